@@ -1,0 +1,261 @@
+/* The player: frames that were computed once and sent once, played here. Play, pause, step, scrub, speed; mouse and keyboard.
+   A player has views, all on one timeline: text, reader, matrix, draw (canvas, moves smoothly between frames), plot (Plotly). */
+(() => {
+  "use strict";
+  const Viz = window.Viz, make = Viz.make;
+
+  Viz.player = (place, spec) => {
+    const frames = [], root = place.appendChild(make("div", "viz-player"));
+    const grid = root.appendChild(make("div", "viz-views"));
+    let at = 0, playing = false, speed = 1, clock = 0;
+    const seek = (position) => {
+      at = Math.max(0, Math.min(frames.length - 1, position));
+      const i = Math.floor(at), fraction = at - i;
+      for (const view of views) view.show(frames, i, fraction);
+      range.value = at;
+      caption.textContent = frames.length ? frames[Math.round(at)].label : "";
+      range.setAttribute("aria-valuetext", caption.textContent);
+    };
+    const tick = (now) => {
+      if (!playing || !root.isConnected) return;
+      const passed = Math.min(0.1, (now - clock) / 1000); // a hidden tab stops the clock; it goes on where it was
+      clock = now;
+      root.dataset.drawn = +(root.dataset.drawn || 0) + 1;
+      seek(at + passed * speed * (spec.rate || 4));
+      at >= frames.length - 1 ? pause() : requestAnimationFrame(tick);
+    };
+    const play = () => {
+      if (frames.length < 2) return;
+      if (at >= frames.length - 1) seek(0);
+      playing = true; clock = performance.now();
+      button.textContent = "❚❚"; button.setAttribute("aria-label", "Pause");
+      requestAnimationFrame(tick);
+    };
+    const pause = () => { playing = false; button.textContent = "▶"; button.setAttribute("aria-label", "Play"); };
+    const step = (by) => { pause(); seek((by > 0 ? Math.floor(at + 1e-9) : Math.ceil(at - 1e-9)) + by); };
+
+    const bar = root.appendChild(make("div", "viz-bar"));
+    const press = (label, text, act) => {
+      const b = bar.appendChild(make("button", "viz-button", text));
+      b.type = "button"; b.setAttribute("aria-label", label); b.title = label; b.onclick = act;
+      return b;
+    };
+    press("One frame back", "⏮", () => step(-1));
+    const button = press("Play", "▶", () => (playing ? pause() : play()));
+    press("One frame on", "⏭", () => step(1));
+    const range = bar.appendChild(make("input"));
+    Object.assign(range, { type: "range", min: 0, max: 0, step: 1, value: 0 });
+    range.setAttribute("aria-label", spec.scrub || "Position");
+    range.oninput = () => { pause(); seek(+range.value); };
+    const caption = bar.appendChild(make("output", "viz-caption"));
+    caption.setAttribute("aria-live", "off");
+    const pace = bar.appendChild(make("select", "viz-button"));
+    pace.setAttribute("aria-label", "Speed");
+    for (const s of [0.25, 0.5, 1, 2, 4]) { const o = pace.appendChild(make("option", "", `${s}×`)); o.value = s; o.selected = s === 1; }
+    pace.onchange = () => (speed = +pace.value);
+    root.addEventListener("keydown", (event) => {
+      if (event.target === pace || event.ctrlKey || event.metaKey || event.altKey) return;
+      const acts = { " ": () => (playing ? pause() : play()), ArrowLeft: () => step(-1), ArrowRight: () => step(1), Home: () => seek(0), End: () => seek(frames.length - 1) };
+      if (!acts[event.key] || (event.key === " " && event.target.tagName === "BUTTON")) return;
+      event.preventDefault();
+      acts[event.key]();
+    });
+
+    const views = spec.views.map((v) => {
+      const box = grid.appendChild(make("div", "viz-view"));
+      box.style.setProperty("--span", v.span || 12);
+      if (v.title) box.appendChild(make("h5", "", v.title));
+      return Viz.views[v.type](box.appendChild(make("div", "viz-place")), v, seek);
+    });
+    return {
+      frames, seek, play, pause,
+      position: () => at,
+      update: (data) => {
+        const follows = at >= frames.length - 1 - 1e-6;
+        if (data.whole) { frames.length = 0; views.forEach((v) => v.clear && v.clear()); }
+        for (const frame of data.frames) frames.push(frame);
+        range.max = Math.max(0, frames.length - 1);
+        for (const view of views) view.grown && view.grown(frames);
+        if (follows && !playing) seek(frames.length - 1); else seek(at);
+      },
+    };
+  };
+
+  const bytesOf = (b64) => Uint8Array.from(atob(b64), (c) => c.charCodeAt(0));
+  const visible = (c) => (c === "\n" ? "↵" : c === " " ? "␣" : c === "\t" ? "⇥" : c);
+
+  Viz.views = {
+    text: (place, v) => {
+      const pre = place.appendChild(make("pre", "viz-text"));
+      pre.tabIndex = 0;
+      return { show: (frames, i) => (pre.textContent = frames.length ? frames[i][v.id] : "") };
+    },
+
+    // A text of one span per frame, shaded by a number from 0 to 1; click a character to go to its frame.
+    reader: (place, v, seek) => {
+      const pre = place.appendChild(make("pre", "viz-text viz-reader")), spans = [];
+      pre.tabIndex = 0;
+      let marked = null;
+      return {
+        clear: () => { pre.textContent = ""; spans.length = 0; },
+        grown: (frames) => {
+          for (let i = spans.length; i < frames.length; i++) {
+            const span = pre.appendChild(make("span", "", frames[i][v.id].text));
+            span.style.setProperty("--shade", frames[i][v.id].shade);
+            span.onclick = () => seek(i);
+            spans.push(span);
+          }
+          pre.scrollTop = pre.scrollHeight;
+        },
+        show: (frames, i) => {
+          if (marked) marked.classList.remove("viz-now");
+          marked = spans[i];
+          if (marked) marked.classList.add("viz-now");
+        },
+      };
+    },
+
+    // Small multiples of heat maps: data {shape: [rows, columns, height, width], bytes, top, left, name}
+    matrix: (place, v) => {
+      let now = null, layout = null, hover = null, tiles = [];
+      const note = place.appendChild(make("p", "viz-note", v.hint || ""));
+      const surface = Viz.surface(place, (w) => {
+        if (!now) return v.height || 160;
+        const [rows, columns, high, wide] = now.shape, size = Viz.textSize();
+        const gap = 8, left = now.left ? 10 + size * 0.62 * Math.max(...[...now.left].map((t) => t.length)) : 0, top = size + 6;
+        const tileWide = Math.min((w - left - gap * (columns - 1)) / columns, v.square ? 230 : 1e4);
+        const tileHigh = v.square ? (tileWide * high) / wide : Math.max(size * 1.05, 12) * high;
+        layout = { gap, left, top, tileWide, tileHigh, size };
+        return rows * (tileHigh + top + gap) + (now.below ? size + 6 : 0);
+      }, (ctx, w) => {
+        if (!now || !layout) return;
+        const [rows, columns, high, wide] = now.shape, { gap, left, top, tileWide, tileHigh, size } = layout;
+        ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+        ctx.imageSmoothingEnabled = false;
+        for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
+          const x = left + c * (tileWide + gap), y = top + r * (tileHigh + top + gap);
+          ctx.drawImage(tiles[r * columns + c], x, y, tileWide, tileHigh);
+          ctx.strokeStyle = Viz.colour("grid"); ctx.strokeRect(x, y, tileWide, tileHigh);
+          ctx.fillStyle = Viz.colour("text"); ctx.textAlign = "left"; ctx.textBaseline = "bottom";
+          ctx.fillText(now.names[r * columns + c], x, y - 3);
+          if (now.left && c === 0) { ctx.textAlign = "right"; ctx.textBaseline = "middle"; now.left.forEach((t, k) => ctx.fillText(t, left - 6, y + (tileHigh * (k + 0.5)) / high)); }
+          if (now.below && r === rows - 1) {
+            ctx.textAlign = "center"; ctx.textBaseline = "top"; ctx.font = `${Math.min(size, (1.5 * tileWide) / wide)}px monospace`;
+            [...now.below].forEach((t, k) => ctx.fillText(visible(t), x + (tileWide * (k + 0.5)) / wide, y + tileHigh + 4));
+            ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+          }
+        }
+        surface && surface.canvas.setAttribute("aria-label", (v.title || "heat maps") + ": " + now.names.join(", "));
+      });
+      const prepare = () => {
+        if (!now) return;
+        const [rows, columns, high, wide] = now.shape, bytes = now.values;
+        const parse = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)), a = parse(Viz.colour("cold")), b = parse(Viz.colour("hot"));
+        tiles = [];
+        for (let k = 0; k < rows * columns; k++) {
+          const tile = new OffscreenCanvas(wide, high), ctx = tile.getContext("2d"), image = ctx.createImageData(wide, high);
+          for (let i = 0; i < wide * high; i++) {
+            const t = Math.sqrt(bytes[k * wide * high + i] / 255);
+            for (let ch = 0; ch < 3; ch++) image.data[4 * i + ch] = a[ch] + (b[ch] - a[ch]) * t;
+            image.data[4 * i + 3] = 255;
+          }
+          ctx.putImageData(image, 0, 0);
+          tiles.push(tile);
+        }
+        surface.redraw();
+      };
+      Viz.onTheme(prepare);
+      surface.canvas.addEventListener("pointermove", (event) => {
+        if (!now || !layout) return;
+        const [rows, columns, high, wide] = now.shape, { gap, left, top, tileWide, tileHigh } = layout;
+        const c = Math.floor((event.offsetX - left) / (tileWide + gap)), r = Math.floor((event.offsetY - top) / (tileHigh + top + gap));
+        const s = Math.floor(((event.offsetX - left - c * (tileWide + gap)) / tileWide) * wide), t = Math.floor(((event.offsetY - top - r * (tileHigh + top + gap)) / tileHigh) * high);
+        if (c < 0 || r < 0 || c >= columns || r >= rows || s < 0 || t < 0 || s >= wide || t >= high) return (note.textContent = v.hint || "");
+        const value = now.values[(r * columns + c) * wide * high + t * wide + s] / 255;
+        const from = now.left ? now.left[t] : now.top ? `“${visible(now.top[t])}”` : t, to = now.below || now.top ? `“${visible((now.below || now.top)[s])}”` : s;
+        note.textContent = `${now.names[r * columns + c]}: ${from} looks at ${to} with weight ${value.toFixed(2)}`;
+      });
+      surface.canvas.addEventListener("pointerleave", () => (note.textContent = v.hint || ""));
+      return {
+        show: (frames, i) => {
+          const data = frames.length ? frames[i][v.id] : null;
+          if (!data) { now = null; return surface.redraw(); }
+          if (!data.values) data.values = bytesOf(data.bytes);
+          if (now !== data) { now = data; prepare(); }
+        },
+      };
+    },
+
+    // Shapes that move: data [{id, kind: text | circle | rect | line, x, y, w, h, text, fill}], in units of the whole film
+    draw: (place, v) => {
+      let pair = [[], []], mix = 0, limits = [0, 1, 0, 1];
+      const surface = Viz.surface(place, (w) => Math.min(w * (v.aspect || 0.8), v.height || 300), (ctx, w, h) => {
+        const size = Viz.textSize(), pad = size * 1.4, [x0, x1, y0, y1] = limits;
+        const foot = v.x ? size * 1.4 : 0;
+        const X = (x) => pad + ((x - x0) / (x1 - x0 || 1)) * (w - 2 * pad), Y = (y) => h - foot - pad - ((y - y0) / (y1 - y0 || 1)) * (h - foot - 2 * pad);
+        const next = new Map(pair[1].map((s) => [s.id, s])), ease = mix * mix * (3 - 2 * mix);
+        ctx.strokeStyle = Viz.colour("grid"); ctx.strokeRect(0.5, 0.5, w - 1, h - foot - 1);
+        ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`; ctx.textAlign = "center"; ctx.textBaseline = "middle";
+        if (v.x) { ctx.fillStyle = Viz.colour("text"); ctx.fillText(v.x, w / 2, h - size * 0.6); }
+        for (const s of pair[0]) {
+          const to = next.get(s.id) || s, at = (key) => (s[key] ?? 0) + ((to[key] ?? 0) - (s[key] ?? 0)) * ease;
+          ctx.fillStyle = ctx.strokeStyle = Viz.colour(s.fill || "text");
+          if (s.kind === "text") { ctx.font = `bold ${size}px monospace`; ctx.fillText(s.text, X(at("x")), Y(at("y"))); }
+          else if (s.kind === "circle") { ctx.beginPath(); ctx.arc(X(at("x")), Y(at("y")), at("r") || 5, 0, 7); ctx.fill(); }
+          else if (s.kind === "rect") { ctx.fillRect(X(at("x")), Y(at("y") + at("h")), X(at("x") + at("w")) - X(at("x")), Y(at("y")) - Y(at("y") + at("h"))); if (s.text) { ctx.fillStyle = Viz.colour("veil"); ctx.fillText(s.text, X(at("x") + at("w") / 2), Y(at("y") + at("h") / 2)); } }
+          else { ctx.lineWidth = 2; ctx.beginPath(); ctx.moveTo(X(at("x")), Y(at("y"))); ctx.lineTo(X(at("x") + at("w")), Y(at("y") + at("h"))); ctx.stroke(); }
+        }
+        surface && surface.canvas.setAttribute("aria-label", v.alt || v.title || "drawing");
+      });
+      return {
+        grown: (frames) => {
+          limits = [Infinity, -Infinity, Infinity, -Infinity];
+          for (const f of frames) for (const s of f[v.id] || []) {
+            limits = [Math.min(limits[0], s.x, s.x + (s.w || 0)), Math.max(limits[1], s.x, s.x + (s.w || 0)), Math.min(limits[2], s.y, s.y + (s.h || 0)), Math.max(limits[3], s.y, s.y + (s.h || 0))];
+          }
+        },
+        show: (frames, i, fraction) => {
+          if (!frames.length) return;
+          pair = [frames[i][v.id] || [], (frames[i + 1] || frames[i])[v.id] || []]; mix = fraction;
+          surface.redraw();
+        },
+      };
+    },
+
+    // A Plotly chart with one set of traces per frame; plotly.js comes from the installed plotly package, when first needed.
+    plot: (place, v) => {
+      const chart = place.appendChild(make("div", "viz-plot"));
+      chart.style.height = (v.height || 280) + "px";
+      let shown = null, busy = false;
+      const layout = () => {
+        const text = Viz.colour("text"), grid = Viz.colour("grid"), font = { color: text, size: Viz.textSize(), family: getComputedStyle(document.body).fontFamily };
+        const axis = (a) => ({ ...a, gridcolor: grid, zerolinecolor: grid, linecolor: grid, automargin: true, fixedrange: true });
+        return { ...v.layout, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
+      };
+      const redraw = async () => {
+        if (busy || !shown || !place.clientWidth) return;
+        busy = true;
+        const data = shown;
+        try {
+          const Plotly = await Viz.plotly();
+          const traces = data.map((t) => ({ ...t, marker: { color: Viz.colour(t.colour || "a") } }));
+          await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
+          chart.querySelector("svg")?.setAttribute("role", "img");
+        } finally { busy = false; }
+        if (shown !== data) redraw();
+      };
+      new ResizeObserver(async () => { if (chart._fullLayout && chart.offsetWidth) (await Viz.plotly()).Plots.resize(chart); else redraw(); }).observe(place);
+      Viz.onTheme(redraw);
+      return { show: (frames, i) => { const data = frames.length ? frames[i][v.id] : null; if (data && data !== shown) { shown = data; redraw(); } } };
+    },
+  };
+
+  let loading = null;
+  Viz.plotly = () => (loading ||= new Promise((done, failed) => {
+    const script = make("script");
+    script.src = Viz.plotlySource;
+    script.onload = () => done((Viz.Plotly = window.Plotly));
+    script.onerror = failed;
+    document.head.appendChild(script);
+  }));
+})();

@@ -1,0 +1,1 @@
+"""What three or more topics share. Each file is a noun; a topic imports from here, never from another topic."""

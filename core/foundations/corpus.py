@@ -1,0 +1,180 @@
+r"""Texts to learn from, as characters: what they are, how they split, and what a table of n-grams would know of them.
+
+The ladder of horizontal lines on the loss chart is computed from the text alone:
+
+$$\ln V \;\ge\; H(x_t) \;\ge\; H(x_t \mid x_{t-1}) \;\ge\; H(x_t \mid x_{t-2}, x_{t-1})$$
+
+guessing blindly, knowing how often each character occurs, knowing the pairs, knowing the triples. A model whose loss
+lies below a line has learnt more than that table holds. All in nats per character (1 nat = 1.443 bits).
+
+Left out: smoothing. The tables are counted on the very text they are scored on, which flatters the triples of a short text.
+Source: Shannon 1951, "Prediction and Entropy of Printed English".
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+ASSETS = Path(__file__).parents[2] / "assets"
+OWN_TEXT_BYTES = 5_000_000
+MOST_SYMBOLS = 5_000  # different characters a model may know; the output layer has one row for each
+
+CORPORA = {
+    "play": "The Lantern of Saltmere, a play written for this app",
+    "python": "Python's own manual, from this machine",
+    "play+python": "the play and the manual together",
+    "tinyshakespeare": "Tiny Shakespeare (1.1 MB, downloaded once)",
+    "own": "your own text",
+}
+
+TINY_SHAKESPEARE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text split in two: the model learns from `train` and is judged on `validation`, which it never sees."""
+
+    name: str
+    train: str
+    validation: str
+    symbols: str  # the different characters, sorted; a character's id is its place here
+
+    @property
+    def text(self) -> str:
+        return self.train + self.validation
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the characters; those the corpus does not have are left out."""
+        table = {symbol: i for i, symbol in enumerate(self.symbols)}
+        return [table[symbol] for symbol in text if symbol in table]
+
+    @cached_property
+    def train_ids(self) -> Int[Tensor, "N"]:
+        return character_ids(self.train, self.symbols)
+
+    @cached_property
+    def validation_ids(self) -> Int[Tensor, "N"]:
+        return character_ids(self.validation, self.symbols)
+
+
+def character_ids(text: str, symbols: str) -> Int[Tensor, "N"]:
+    """A text as a row of ids; every character of it must be among the symbols."""
+    codes, known = (np.frombuffer(part.encode("utf-32-le"), dtype=np.uint32) for part in (text, symbols))
+    return torch.from_numpy(np.searchsorted(known, codes))
+
+
+def load_corpus(name: str, pasted: str = "", uploaded: bytes = b"") -> Corpus:
+    """A corpus by name. `own` takes the uploaded file if there is one, else the pasted text."""
+    if name == "own":
+        return split("own", [own_text(pasted, uploaded)])
+    return shipped_corpus(name)
+
+
+@cache
+def shipped_corpus(name: str) -> Corpus:
+    sources = {"play": the_play, "python": python_manual, "tinyshakespeare": tiny_shakespeare}
+    return split(name, [sources[part]() for part in name.split("+")])
+
+
+def split(name: str, texts: list[str]) -> Corpus:
+    """The first 90 % of each text is learnt from, the last 10 % is for judging."""
+    cuts = [int(0.9 * len(text)) for text in texts]
+    train = "".join(text[:cut] for text, cut in zip(texts, cuts, strict=True))
+    validation = "".join(text[cut:] for text, cut in zip(texts, cuts, strict=True))
+    return Corpus(name, train, validation, "".join(sorted(set(train + validation))))
+
+
+def the_play() -> str:
+    return (ASSETS / "corpora" / "the_lantern_of_saltmere.txt").read_text(encoding="utf-8")
+
+
+def python_manual() -> str:
+    """The help topics that ship inside every Python (`help("assert")` prints one of them)."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def tiny_shakespeare() -> str:
+    """Downloaded once from where nanoGPT's prepare.py takes it, kept in the user's cache, checked by its SHA-256."""
+    import logging
+
+    import pooch
+
+    pooch.get_logger().setLevel(logging.ERROR)
+    try:
+        path = pooch.retrieve(
+            TINY_SHAKESPEARE,
+            known_hash="sha256:" + TINY_SHAKESPEARE_SHA256,
+            fname="tinyshakespeare.txt",
+            path=pooch.os_cache("everything-about-llms"),
+            downloader=pooch.HTTPDownloader(timeout=5),
+        )
+    except (OSError, ValueError):  # no network, no answer within 5 s, or not the file that was expected
+        raise ValueError("Tiny Shakespeare could not be downloaded: it needs the network once; please choose another text") from None
+    return Path(path).read_text(encoding="utf-8")
+
+
+def own_text(pasted: str, uploaded: bytes) -> str:
+    """The user's text, or one sentence that says why it cannot be learnt from."""
+    if len(uploaded) > OWN_TEXT_BYTES or len(pasted.encode("utf-8", "replace")) > OWN_TEXT_BYTES:
+        raise ValueError(f"your text must be at most 5 MB, got {max(len(uploaded), len(pasted)) / 1e6:.1f} MB")
+    try:
+        text = (uploaded.decode("utf-8") if uploaded else pasted).replace("\r\n", "\n").replace("\x00", "")
+    except UnicodeDecodeError:
+        raise ValueError("your file must be plain text in UTF-8, and this one is not") from None
+    symbols = len(set(text))
+    if not text.strip():
+        raise ValueError("your own text is empty: paste some, or upload a .txt file")
+    if symbols < 2:
+        raise ValueError("your text needs at least 2 different characters, got 1: there would be nothing to predict")
+    if symbols > MOST_SYMBOLS:
+        raise ValueError(f"your text may have at most {MOST_SYMBOLS:,} different characters, got {symbols:,}")
+    return text
+
+
+def check_length(corpus: Corpus, context: int) -> None:
+    """Both parts must hold one window of `context` characters and the character after it."""
+    shortest = min(len(corpus.train), len(corpus.validation))
+    if shortest < context + 1:
+        raise ValueError(
+            f"context must be shorter than the text allows: 10 % of it is kept for judging, and with {len(corpus.text):,} characters "
+            f"context may be at most {max(shortest - 1, 0)}, got {context}"
+        )
+
+
+def ladder(text: str) -> dict[str, float]:
+    """ln V and the conditional entropies of a character given 0, 1 and 2 characters before it, in nats."""
+    codes = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), return_inverse=True)[1].astype(np.int64)
+    size = int(codes.max()) + 1
+    joint = [0.0] + [block_entropy(codes, n, size) for n in (1, 2, 3)]
+    names = ("unigram", "bigram", "trigram")
+    return {"ln V": math.log(size)} | {name: joint[n + 1] - joint[n] for n, name in enumerate(names)}
+
+
+def block_entropy(codes: Int[np.ndarray, "N"], n: int, size: int) -> float:
+    """Entropy in nats of the text's n-character blocks: H = -sum p ln p. Needs size**n < 2**63."""
+    blocks = sum(codes[i : len(codes) - n + 1 + i] * size ** (n - 1 - i) for i in range(n))
+    counts = np.unique(blocks, return_counts=True)[1]
+    p = counts / counts.sum()
+    return float(-(p * np.log(p)).sum())
+
+
+def batch_of(data: Int[Tensor, "N"], context: int, batch: int, dice: torch.Generator) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Random windows of the text and, shifted by one, the characters to predict."""
+    start = torch.randint(len(data) - context, (batch, 1), generator=dice)
+    at = start + torch.arange(context)  # (B, 1) + (T,) -> (B, T)
+    return data[at], data[at + 1]
+
+
+def windows_of(data: Int[Tensor, "N"], context: int, most: int | None = None) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """The text cut into consecutive windows, for judging; `most` limits how many characters are used."""
+    whole = min(len(data) - 1, most or len(data)) // context
+    return data[: whole * context].view(whole, context), data[1 : whole * context + 1].view(whole, context)

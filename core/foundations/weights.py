@@ -1,0 +1,195 @@
+"""Weights: files of our own, files of the user's, and allow-listed models from the hub. Safetensors only, always.
+
+A model file of this app is one .safetensors whose header carries the model's config as JSON, so one file is enough to
+bring a model back. Nothing is unpickled and no code from a hub runs. Loaded models share one cache with a byte limit;
+the least recently used one goes first.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.foundations.machine import this_machine
+from core.foundations.transformer import Shape, Transformer
+
+SHIPPED = Path(__file__).parents[2] / "assets" / "weights"
+MODEL_FILE_BYTES = 32_000_000  # largest file a user may upload
+MOST_PARAMETERS = 16_000_000  # largest uploaded model
+
+
+class Unavailable(ValueError):
+    """A model that cannot be had here and now (no network, not downloaded); the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class HubModel:
+    revision: str  # a commit, so that the bytes cannot change under us
+    gigabytes: float  # 1e9 bytes of weights as they are downloaded
+    what: str
+
+
+HUB = {"openai-community/gpt2": HubModel("607a30d783dfa663caf39e06633721c8d4cfcd7e", 0.55, "GPT-2, 124 million parameters (OpenAI 2019)")}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    shape: Shape
+    symbols: str  # the characters the model knows, in the order of their ids
+    corpus: str  # the name of the text it learnt from
+    weights: dict[str, Tensor]
+
+    def build(self, device: str = "cpu") -> Transformer:
+        """The model in float32, ready to write."""
+        model = Transformer(self.shape)
+        try:
+            model.load_state_dict({name: tensor.float() for name, tensor in self.weights.items()})
+        except RuntimeError:
+            wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+            got = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+            wrong = next(name for name in sorted(wanted | got) if wanted.get(name) != got.get(name))
+            raise ValueError(
+                f"the model file does not fit its own config: {wrong} should be {size(wanted.get(wrong))}, it is {size(got.get(wrong))}"
+            ) from None
+        return model.eval().to(device)
+
+
+def size(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else " x ".join(map(str, shape))
+
+
+def to_bytes(model: Transformer, symbols: str, corpus: str, dtype: torch.dtype = torch.float32) -> bytes:
+    """A model as one safetensors file with its config in the header."""
+    import safetensors.torch
+
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(weights, metadata={"config": config_json(model.shape, symbols, corpus)})
+
+
+def config_json(shape: Shape, symbols: str, corpus: str) -> str:
+    return json.dumps(shape.as_dict() | {"symbols": symbols, "corpus": corpus}, ensure_ascii=False)
+
+
+def from_bytes(data: bytes) -> ModelFile:
+    """Read a model file, trusting nothing in it: every failure is one sentence."""
+    import safetensors
+    import safetensors.torch
+
+    if len(data) > MODEL_FILE_BYTES:
+        raise ValueError(f"the model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB")
+    try:
+        weights = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (safetensors.SafetensorError, ValueError, KeyError):
+        raise ValueError("the model file is not a whole safetensors file; only safetensors are read, never pickles") from None
+    try:
+        config = json.loads(header["__metadata__"]["config"])
+        shape = Shape(**{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)})
+        symbols, corpus = typed(config["symbols"], str, "symbols"), typed(config["corpus"], str, "corpus")
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError("the model file carries no config of this app: upload a model.safetensors that was downloaded here") from None
+    check_shape(shape, symbols)
+    if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
+        raise ValueError("the model file holds numbers that are not finite, so it cannot write")
+    return ModelFile(shape, symbols, corpus, weights)
+
+
+def typed(value: object, wanted: type, name: str) -> Any:
+    wanted = int if wanted.__name__ == "_MISSING_TYPE" else wanted  # Shape.vocabulary has no default
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"the model file's config is wrong: {name} must be {wanted.__name__}, got {str(value)[:20]!r}")
+    return value
+
+
+def check_shape(shape: Shape, symbols: str) -> None:
+    """Refuse a shape that would not fit before anything of its size is allocated."""
+    limits = {"vocabulary": 5_000, "n_layer": 24, "n_head": 64, "width": 1024, "context": 4096}
+    for name, high in limits.items():
+        if not 1 <= getattr(shape, name) <= high:
+            raise ValueError(f"the model file's config is wrong: {name} must be from 1 to {high}, got {getattr(shape, name)}")
+    if shape.matrix_parameters > MOST_PARAMETERS:
+        raise ValueError(f"the model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}")
+    if len(set(symbols)) != shape.vocabulary:
+        raise ValueError(f"the model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of {shape.vocabulary}")
+
+
+def shipped(name: str) -> ModelFile:
+    """A checkpoint of this repository, by name; its card is in assets/README.md."""
+    return from_bytes((SHIPPED / f"{name}.safetensors").read_bytes())
+
+
+def hub_folder(model: str) -> Path:
+    """The folder of an allow-listed hub model at its pinned revision, downloaded if it is not there yet."""
+    if model not in HUB:
+        raise ValueError(f"model must be one of {', '.join(HUB)}, got {model!r}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "config.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+    try:
+        return Path(snapshot_download(model, revision=HUB[model].revision, allow_patterns=patterns, etag_timeout=5))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        raise Unavailable(f"{HUB[model].what} could not be fetched from the hub (no network, or the hub does not answer).") from None
+
+
+def gpt2_from_folder(folder: Path) -> Transformer:
+    """A GPT-2 in the hub's format as our own transformer: the same numbers, the linear layers transposed."""
+    import safetensors.torch
+
+    config = json.loads((folder / "config.json").read_text())
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    shape = Shape(config["vocab_size"], config["n_layer"], config["n_head"], config["n_embd"], config["n_positions"], "gpt2", bias=True, tied=True)
+    model = Transformer(shape)
+    model.load_state_dict(from_gpt2({name.removeprefix("transformer."): tensor for name, tensor in weights.items()}, shape.n_layer))
+    return model.eval()
+
+
+def from_gpt2(weights: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
+    """Names and layout of GPT-2's weights -> ours. GPT-2 stores its matrices as (in, out), torch as (out, in)."""
+    ours = {"embed.weight": weights["wte.weight"], "place.weight": weights["wpe.weight"]}
+    ours |= {f"norm.{part}": weights[f"ln_f.{part}"] for part in ("weight", "bias")}
+    names = {"ln_1": "norm_1", "attn.c_attn": "attention.qkv", "attn.c_proj": "attention.out", "ln_2": "norm_2", "mlp.c_fc": "up", "mlp.c_proj": "down"}
+    for layer in range(n_layer):
+        for theirs, mine in names.items():
+            for part in ("weight", "bias"):
+                tensor = weights[f"h.{layer}.{theirs}.{part}"]
+                ours[f"blocks.{layer}.{mine}.{part}"] = tensor.T.contiguous() if tensor.ndim == 2 else tensor
+    return ours
+
+
+class ModelCache:
+    """Loaded things by name, up to a number of bytes; the least recently used goes first."""
+
+    def __init__(self, most_bytes: float) -> None:
+        import cachetools
+
+        self.held: Any = cachetools.LRUCache(most_bytes, getsizeof=lambda entry: entry[1])
+        self.lock = threading.RLock()
+
+    def get(self, name: str, load: Callable[[], Any], nbytes: Callable[[Any], int]) -> Any:
+        with self.lock:
+            if name in self.held:
+                return self.held[name][0]
+            thing = load()
+            if nbytes(thing) <= self.held.maxsize:
+                self.held[name] = (thing, nbytes(thing))
+            return thing
+
+
+@cache
+def models() -> ModelCache:
+    """12 GB (1e9) on a GPU of 16 GB, three quarters of a smaller one, an eighth of the memory without a GPU."""
+    machine = this_machine()
+    return ModelCache(min(12e9, 0.75 * machine.vram_gib * 2**30) if machine.gpu else machine.ram_gib * 2**30 / 8)
+
+
+def model_bytes(model: torch.nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

@@ -1,0 +1,144 @@
+r"""Forking: two runs with one difference, equal to the last bit until the moment they part.
+
+Two trainers start from the same seed and take the same steps, one after the other. At every step before the fork their
+losses must be the same floating-point number, and at the fork every weight must have the same bits: that is measured,
+not assumed. Then one thing is changed in B, and whatever differs from there on has that one cause.
+
+Left out: several seeds. One pair of curves shows that a change acts, not how reliably.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from core.foundations.corpus import ladder, load_corpus
+from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.transformer import Transformer
+from core.nanogpt.training import TextConfig, Trainer, last_of, schedule, shape_of
+
+CHANGES = {
+    "no_residual": "cut the residual connections",
+    "no_norm": "take out the layer norms",
+    "no_positions": "take away the positions",
+    "learning_rate": "multiply the learning rate",
+    "heads": "regroup into other heads",
+    "tying": "tie the output layer to the embedding",
+}
+
+
+@dataclass(frozen=True)
+class ForkConfig(TextConfig):
+    change: str = setting("no_residual", "Change in B", choices=CHANGES)
+    steps: int = setting(160, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
+    fork_at: int = setting(80, "Fork at step", unit="step", low=1, high=100_000)
+    times: float = setting(8.0, "Learning rate x", low=0.001, high=1000.0, more=True, help="used by 'multiply the learning rate'")
+    heads: int = setting(1, "Heads in B", unit="head", low=1, high=64, more=True, help="used by 'regroup into other heads'")
+    learning_rate: float = setting(0.02, "Learning rate", low=1e-6, high=10.0, more=True)
+
+    def check(self) -> None:
+        super().check()
+        if self.fork_at >= self.steps:
+            raise ValueError(f"fork_at must be less than steps, got {self.fork_at} of {self.steps} steps")
+        if self.change == "heads" and self.width % (2 * self.heads):
+            raise ValueError(f"heads must divide half the width, got {self.heads} heads for width {self.width}")
+
+
+@dataclass(frozen=True)
+class ForkStep(Step):
+    step: int
+    loss_a: float | None = None  # nats per character on the same batch
+    loss_b: float | None = None
+    forked: bool = False
+    equal: bool = True  # so far, bit for bit
+    validation_a: float | None = None
+    validation_b: float | None = None
+    sample_a: str | None = None
+    sample_b: str | None = None
+    diverged: bool = False
+    fork_at: int | None = None  # on the first Step
+    levels: tuple[float, float] | None = None  # on the first Step: entropy of single characters, and of triples
+
+
+def part_ways(trainer: Trainer, config: ForkConfig) -> None:
+    """The one change, made to the running trainer: its weights, momenta and dice stay as they are."""
+    model: Transformer = trainer.model
+    match config.change:
+        case "learning_rate":
+            for optimizer in trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group["initial_lr"] *= config.times
+        case "heads":
+            model.reshape(n_head=config.heads)
+        case "no_residual":
+            model.reshape(residual=False)
+        case "no_positions":
+            model.reshape(positions=False)
+        case "no_norm":
+            model.reshape(norm=False)
+        case "tying":
+            model.head = None
+            model.reshape(tied=True)
+
+
+def differing_weights(a: Transformer, b: Transformer) -> int:
+    """How many weights of two models differ in any bit."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return sum(int((p.view(torch.int32) != q.view(torch.int32)).sum()) for p, q in pairs)
+
+
+@experiment("What does one change do, when everything else is the same to the last bit?")
+def fork(config: ForkConfig) -> Iterator[ForkStep]:
+    """Two runs from the same seed, in step; at the fork, one thing changes in B."""
+    corpus = load_corpus(config.corpus, config.own_text, config.own_file)
+    a, b = (Trainer(corpus, shape_of(config, corpus), config, config.learning_rate) for _ in range(2))
+    rungs = ladder(corpus.text)
+    before = last_of(a.validate(4096))
+    yield ForkStep(0, validation_a=before, validation_b=last_of(b.validate(4096)), sample_a=a.sample(), sample_b=b.sample(), fork_at=config.fork_at,
+                   levels=(rungs["unigram"], rungs["trigram"]), figures=(Compared("first loss", "nats per character", rungs["ln V"], before, "ln V: all characters equally likely"),))  # fmt: skip
+    largest_gap, differing = 0.0, 0
+    for step in range(1, config.steps + 1):
+        scale, losses = schedule((step - 1) / config.steps, step - 1), []
+        for trainer in (a, b):
+            for loss in trainer.one_step(scale):
+                if loss is None or trainer is a:
+                    yield ForkStep(step, doing="one of the two")  # a place to take turns between the two runs
+            losses.append(loss)
+        forked = step > config.fork_at
+        if not forked:
+            largest_gap = max(largest_gap, abs(losses[0] - losses[1]))
+        if step == config.fork_at:
+            differing = differing_weights(a.model, b.model)
+            part_ways(b, config)
+        diverged = not all(loss < 8 * rungs["ln V"] for loss in losses)
+        yield ForkStep(step, losses[0], losses[1], forked, equal=largest_gap == 0, diverged=diverged, doing=f"step {step}: A {losses[0]:.3f}, B {losses[1]:.3f}")
+        if diverged or step == config.steps or step % max(1, config.steps // 8) == 0:
+            yield from look(a, b, step, forked, largest_gap)
+        if diverged:
+            break
+    yield from judge(a, b, step, losses, largest_gap, differing, diverged)
+
+
+def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) -> Iterator[ForkStep]:
+    """Both samples, one unit of work each."""
+    sample = a.sample()
+    yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_a=sample, doing="writing a sample with A")
+    yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_b=b.sample(), doing="writing a sample with B")
+
+
+def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: float, differing: int, diverged: bool) -> Iterator[ForkStep]:
+    """Validation loss of both runs on the same text, and what was measured before the fork."""
+    ends = []
+    for trainer in (a, b):
+        for part in trainer.validate(16_384):
+            if part is None:
+                yield ForkStep(step, losses[0], losses[1], True, doing="judging on the validation text")
+        ends.append(part)
+    figures = (
+        Compared("largest difference of losses before the fork", "nats per character", 0.0, largest_gap, "same seed, same steps: the same numbers"),
+        Compared("weights that differ at the fork", "weights", 0.0, float(differing), "same seed, same steps: the same bits"),
+        Compared("validation loss of B against A", "nats per character", ends[0], ends[1], "A, the run without the change"),
+        Compared("loss of B right after the run against A's", "nats per character", losses[0], losses[1], "A, on the same batch"),
+    )
+    yield ForkStep(step, losses[0], losses[1], True, largest_gap == 0, ends[0], ends[1], diverged=diverged, figures=figures,
+                   doing=f"done: validation loss A {ends[0]:.3f}, B {ends[1]:.3f}")  # fmt: skip
