@@ -3,44 +3,156 @@
   "use strict";
   const Viz = window.Viz, make = Viz.make, transports = new Map();
 
+  const forms = new Map();
+
+  // The controls of a tab, made from the settings that the topic's Config declares; the server checks every value.
+  Viz.form = (element, props, watch, trigger) => {
+    const root = element.querySelector(".viz-form"), topic = root.dataset.topic;
+    let spec = null, chosen = null, wanted = null;
+    const fields = new Map(); // "experiment.field" -> {field, row, get, set}
+    const read = () => {
+      const values = {};
+      for (const [key, f] of fields) if (key.startsWith(chosen + ".") && f.get) values[f.field.name] = f.get();
+      return { experiment: chosen, values };
+    };
+    const refresh = () => { // what depends on another setting shows when it matters
+      for (const [key, f] of fields) {
+        const [experiment] = key.split("."), when = f.field.when;
+        const matters = experiment === chosen && (!when || String(fields.get(`${experiment}.${when[0]}`).get()) === when[1]);
+        f.row.hidden = !matters;
+        if (f.field.file) document.getElementById(f.field.file)?.classList.toggle("viz-away", !matters);
+      }
+      for (const group of root.querySelectorAll(".viz-fields")) group.hidden = group.dataset.experiment !== chosen;
+    };
+    const choose = (name, quiet) => {
+      if (chosen && chosen !== name) transports.get(topic)?.stop();
+      chosen = name;
+      for (const b of root.querySelectorAll("[role=radio]")) { b.setAttribute("aria-checked", b.dataset.name === name); b.tabIndex = b.dataset.name === name ? 0 : -1; }
+      const question = document.querySelector(`.viz-question[data-topic="${topic}"]`);
+      if (question) question.textContent = spec.find((e) => e.name === name).question;
+      refresh();
+      if (!quiet) { transports.get(topic)?.ready(); transports.get(topic)?.preview(); }
+    };
+    const row = (place, field) => {
+      const box = place.appendChild(make("div", "viz-field")), id = `${topic}-${place.closest(".viz-fields").dataset.experiment}-${field.name}-in`;
+      if (field.file) { box.appendChild(make("span", "")); return { field, row: box }; }
+      const label = box.appendChild(make("label", "", field.label + (field.unit && !field.label.toLowerCase().includes(field.unit) ? ` (${field.unit}s)` : "")));
+      label.htmlFor = id;
+      let input, twin = null;
+      if (field.choices) {
+        input = make("select");
+        for (const [value, words] of field.choices) { const o = input.appendChild(make("option", "", words)); o.value = value; }
+      } else if (field.kind === "str") { input = make("textarea"); input.rows = 3; }
+      else { input = make("input"); input.type = field.kind === "bool" ? "checkbox" : "number"; input.step = "any"; }
+      input.id = id; input.name = field.name;
+      const line = box.appendChild(make("div", "viz-line"));
+      if (field.dial) {
+        twin = line.appendChild(make("input"));
+        Object.assign(twin, { type: "range", min: field.low, max: field.high, step: field.kind === "int" ? 1 : 0.05 });
+        twin.setAttribute("aria-label", field.label + ", slider");
+        twin.oninput = () => { input.value = twin.value; refresh(); };
+      }
+      line.appendChild(input);
+      input.addEventListener("input", () => { if (twin) twin.value = input.value; refresh(); });
+      if (field.help) { const help = box.appendChild(make("small", "", field.help)); help.id = id + "-help"; input.setAttribute("aria-describedby", help.id); }
+      const set = (value) => { if (input.type === "checkbox") input.checked = !!value; else input.value = value; if (twin) twin.value = value; };
+      const get = () => (input.type === "checkbox" ? input.checked : input.type === "number" ? (input.value === "" ? null : +input.value) : input.value);
+      set(field.default);
+      return { field, row: box, get, set };
+    };
+    const build = () => {
+      root.textContent = ""; fields.clear();
+      const pick = root.appendChild(make("div", "viz-choose"));
+      pick.setAttribute("role", "radiogroup"); pick.setAttribute("aria-label", "Experiment");
+      for (const e of spec) {
+        const b = pick.appendChild(make("button", "viz-button", e.name.replaceAll("_", " ")));
+        b.type = "button"; b.dataset.name = e.name; b.setAttribute("role", "radio");
+        b.onclick = () => choose(e.name);
+        b.onkeydown = (event) => {
+          const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+          if (!by) return;
+          event.preventDefault();
+          const all = [...pick.children], next = all[(all.indexOf(b) + by + all.length) % all.length];
+          next.focus(); choose(next.dataset.name);
+        };
+      }
+      for (const e of spec) {
+        const group = root.appendChild(make("div", "viz-fields"));
+        group.dataset.experiment = e.name;
+        let more = null;
+        for (const field of [...e.fields.filter((f) => !f.more), ...e.fields.filter((f) => f.more)]) {
+          if (field.more && !more) { more = group.appendChild(make("details", "viz-more")); more.appendChild(make("summary", "", "More")); }
+          fields.set(`${e.name}.${field.name}`, row(field.more ? more : group, field));
+        }
+        const back = (more || group).appendChild(make("button", "viz-button", "Back to the defaults"));
+        back.type = "button"; back.onclick = () => { for (const [key, f] of fields) if (key.startsWith(e.name + ".") && f.set) f.set(f.field.default); refresh(); };
+      }
+      choose(spec[0].name, true);
+    };
+    const set = (experiment, values, defaults) => {
+      if (!spec) return (wanted = [experiment, values, defaults]);
+      for (const [key, f] of fields) {
+        if (!key.startsWith(experiment + ".") || !f.set) continue;
+        if (f.field.name in values) { f.set(values[f.field.name]); if (f.field.more) f.row.closest("details").open = true; }
+        else if (defaults) f.set(f.field.default);
+      }
+      choose(experiment, true);
+    };
+    forms.set(topic, { read, set, ready: () => !!spec });
+    watch("value", () => {
+      const message = props.value;
+      if (!message) return;
+      if (message.spec && !spec) {
+        spec = message.spec; build();
+        if (wanted) { set(...wanted); transports.get(topic)?.preview(); }
+      }
+      if (message.set) { const was = !!spec; set(message.set.experiment, message.set.values); if (was) transports.get(topic)?.preview(); }
+    });
+  };
+
   // States: idle -> queued -> running <-> paused -> idle. The server's word (a message) always wins.
   Viz.transport = (element, props, watch, trigger, server) => {
-    const root = element.querySelector(".viz-transport"), bar = root.appendChild(make("div", "viz-buttons"));
+    const root = element.querySelector(".viz-transport"), topic = root.dataset.topic, bar = root.appendChild(make("div", "viz-buttons"));
     const status = root.appendChild(make("p", "viz-status"));
     status.setAttribute("role", "status"); status.setAttribute("aria-live", "polite");
     let state = "idle", run = null, asked = 0;
     const set = (next, words, bad) => {
       state = root.dataset.state = next;
-      if (words !== undefined) { status.textContent = words; status.classList.toggle("viz-bad", !!bad); }
+      if (words !== undefined) { status.textContent = status.title = words; status.classList.toggle("viz-bad", !!bad); }
       buttons.run.disabled = state === "queued" || state === "running";
-      buttons.run.textContent = state === "paused" ? "▶ Go on" : "▶ Run";
+      Viz.face(buttons.run, "play", state === "paused" ? "Go on" : "Run");
       buttons.step.disabled = state === "queued";
       buttons.stop.disabled = state === "idle";
     };
-    const start = (mode) => {
-      set("queued", "waiting for a place …");
-      props.value = { mode, asked: ++asked };
-      trigger("start");
+    const say = (event, more) => { // every message to the server carries the form as it is now
+      props.value = { ...forms.get(topic).read(), ...more, asked: ++asked };
+      trigger(event);
     };
+    const start = (mode, guess) => { run = null; set("queued", "waiting for a place …"); say("start", { mode, guess: guess || null }); };
     const signal = (action) => server.signal({ run, action });
     const acts = {
       run: () => (state === "paused" ? (set("running"), signal("go")) : start("run")),
       step: () => (state === "idle" ? start("step") : (set("paused"), signal("step"))),
       stop: () => {
-        if (state === "queued" || !run) { set("idle", "stopped while waiting"); return trigger("cancel"); }
+        if (!run) { set("idle", "stopped while waiting"); return trigger("cancel"); }
         signal("stop");
         const stopped = run;
         setTimeout(() => { if (run === stopped && state !== "idle") { set("idle", "stopped"); trigger("cancel"); } }, 5000);
       },
-      reset: () => { if (state !== "idle" && run) signal("stop"); trigger("reset"); },
+      reset: () => {
+        if (state !== "idle") acts.stop();
+        const wait = (left) => (state === "idle" || !left ? say("reset", {}) : setTimeout(() => wait(left - 1), 100));
+        wait(60);
+      },
     };
     const buttons = {};
-    for (const [name, text, hint] of [["run", "▶ Run", "Run the experiment"], ["step", "⏭ Step", "One step, then pause"], ["stop", "■ Stop", "Stop the run; what was computed stays"], ["reset", "↺ Reset", "Back to the same start"]]) {
-      const b = (buttons[name] = bar.appendChild(make("button", "viz-button viz-" + name, text)));
+    for (const [name, shape, text, hint] of [["run", "play", "Run", "Run the experiment"], ["step", "on", "Step", "One step, then pause"], ["stop", "stop", "Stop", "Stop the run; what was computed stays"], ["reset", "reset", "Reset", "Back to the same start"]]) {
+      const b = (buttons[name] = bar.appendChild(make("button", "viz-button viz-" + name)));
+      Viz.face(b, shape, text);
       b.type = "button"; b.title = hint; b.onclick = acts[name];
     }
-    set("idle", "");
-    transports.set(root.dataset.topic, { queued: () => set("queued", "waiting for a place …"), stop: () => state !== "idle" && acts.stop(), words: (words) => set(state, words) });
+    set("idle", props.limit);
+    transports.set(topic, { start, stop: () => state !== "idle" && acts.stop(), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
     watch("value", () => {
       const message = props.value;
       if (!message || message.asked) return;
@@ -50,9 +162,9 @@
   };
 
   // Try this: pick an answer, the settings are made and the run starts; its figures decide.
-  Viz.predictions = (element, props, watch, trigger) => {
-    const root = element.querySelector(".viz-predictions"), verdicts = [];
-    props.questions.forEach((q, i) => {
+  Viz.predictions = (element, props, watch) => {
+    const root = element.querySelector(".viz-predictions"), topic = root.dataset.topic, verdicts = [];
+    const build = (questions) => questions.forEach((q, i) => {
       const group = root.appendChild(make("fieldset"));
       group.appendChild(make("legend", "", q.question));
       q.answers.forEach((answer, j) => {
@@ -60,24 +172,46 @@
         b.type = "button";
         b.onclick = () => {
           group.querySelectorAll("button").forEach((other) => { other.classList.remove("viz-right", "viz-wrong"); other.setAttribute("aria-pressed", other === b); });
-          verdicts[i].textContent = "Running …";
-          transports.get(root.dataset.topic)?.queued();
-          props.value = { question: i, answer: j, asked: Date.now() };
-          trigger("predict");
+          verdicts[i].textContent = "Running; the figures will decide …";
+          forms.get(topic).set(q.experiment, q.settings, true);
+          transports.get(topic).start("run", { question: i, answer: j });
         };
       });
       const verdict = group.appendChild(make("p", "viz-verdict"));
       verdict.setAttribute("aria-live", "polite");
       verdicts.push(verdict);
     });
-    watch("value", () => {
+    const apply = () => {
       const v = props.value;
+      if (v && v.questions && !verdicts.length) build(v.questions);
       if (!v || !v.because) return;
       const buttons = root.querySelectorAll("fieldset")[v.question].querySelectorAll("button");
       if (v.right !== null) buttons[v.right].classList.add("viz-right");
       if (v.right !== null && v.answer !== v.right) buttons[v.answer].classList.add("viz-wrong");
       verdicts[v.question].textContent = (v.right === null ? "" : v.answer === v.right ? "Right. " : `It was “${buttons[v.right].textContent}”. `) + v.because;
-    });
+    };
+    watch("value", apply);
+    apply(); // a folded part is made when it is opened, maybe after its value came
+  };
+
+  // Python, command and link for the settings as they are now.
+  Viz.take = (element, props, watch) => {
+    const root = element.querySelector(".viz-take"), topic = root.dataset.topic, places = {};
+    for (const [name, label] of [["python", "Copy as Python"], ["command", "In a terminal"], ["link", "Link to this"]]) {
+      const box = root.appendChild(make("div", "viz-copy"));
+      box.appendChild(make("strong", "", label));
+      const copy = box.appendChild(make("button", "viz-button", "Copy"));
+      copy.type = "button"; copy.setAttribute("aria-label", label + ": copy");
+      places[name] = box.appendChild(make("pre", "viz-text"));
+      places[name].tabIndex = 0;
+      copy.onclick = async () => { await navigator.clipboard.writeText(places[name].textContent); copy.textContent = "Copied"; setTimeout(() => (copy.textContent = "Copy"), 1500); };
+    }
+    const ask = () => forms.get(topic)?.ready() && transports.get(topic)?.take();
+    new IntersectionObserver((seen) => seen.some((s) => s.isIntersecting) && ask()).observe(root);
+    document.getElementById(topic + "-form")?.addEventListener("change", () => root.offsetParent && ask());
+    const apply = () => { for (const name in places) if (props.value && name in props.value) places[name].textContent = props.value[name]; };
+    watch("value", apply);
+    apply();
   };
 
   // --- tabs and links: #tab=nanogpt in the address, ?tab=...&run=...&field=value accepted on load ---
@@ -109,6 +243,9 @@
       next.focus(); next.click();
     }
   });
+
+  // The code view scrolls, so the keyboard must be able to reach it.
+  new MutationObserver(() => document.querySelectorAll('.cm-scroller[tabindex="-1"]').forEach((view) => (view.tabIndex = 0))).observe(document.documentElement, { childList: true, subtree: true });
 
   // --- presenter mode: large text for a projector, Alt+P or ?present=1, remembered ---
   const present = (on) => { document.body.classList.toggle("presenter", on); try { localStorage.setItem("presenter", on ? "1" : ""); } catch (e) { /* private browsing keeps nothing */ } };

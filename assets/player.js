@@ -11,7 +11,7 @@
     const seek = (position) => {
       at = Math.max(0, Math.min(frames.length - 1, position));
       const i = Math.floor(at), fraction = at - i;
-      for (const view of views) view.show(frames, i, fraction);
+      for (const view of views) view.smooth ? view.show(frames, i, fraction) : view.show(frames, Math.round(at), 0);
       range.value = at;
       caption.textContent = frames.length ? frames[Math.round(at)].label : "";
       range.setAttribute("aria-valuetext", caption.textContent);
@@ -28,21 +28,22 @@
       if (frames.length < 2) return;
       if (at >= frames.length - 1) seek(0);
       playing = true; clock = performance.now();
-      button.textContent = "❚❚"; button.setAttribute("aria-label", "Pause");
+      Viz.face(button, "pause"); button.setAttribute("aria-label", "Pause");
       requestAnimationFrame(tick);
     };
-    const pause = () => { playing = false; button.textContent = "▶"; button.setAttribute("aria-label", "Play"); };
+    const pause = () => { playing = false; Viz.face(button, "play"); button.setAttribute("aria-label", "Play"); };
     const step = (by) => { pause(); seek((by > 0 ? Math.floor(at + 1e-9) : Math.ceil(at - 1e-9)) + by); };
 
-    const bar = root.appendChild(make("div", "viz-bar"));
+    const bar = make("div", "viz-bar");
     const press = (label, text, act) => {
-      const b = bar.appendChild(make("button", "viz-button", text));
+      const b = bar.appendChild(make("button", "viz-button"));
+      Viz.face(b, text);
       b.type = "button"; b.setAttribute("aria-label", label); b.title = label; b.onclick = act;
       return b;
     };
-    press("One frame back", "⏮", () => step(-1));
-    const button = press("Play", "▶", () => (playing ? pause() : play()));
-    press("One frame on", "⏭", () => step(1));
+    press("One frame back", "back", () => step(-1));
+    const button = press("Play", "play", () => (playing ? pause() : play()));
+    press("One frame on", "on", () => step(1));
     const range = bar.appendChild(make("input"));
     Object.assign(range, { type: "range", min: 0, max: 0, step: 1, value: 0 });
     range.setAttribute("aria-label", spec.scrub || "Position");
@@ -61,14 +62,19 @@
       acts[event.key]();
     });
 
-    const views = spec.views.map((v) => {
+    const members = {};
+    const views = spec.views.map((v, index) => {
+      if (index === spec.bar_before) grid.appendChild(bar);
       const box = grid.appendChild(make("div", "viz-view"));
       box.style.setProperty("--span", v.span || 12);
       if (v.title) box.appendChild(make("h5", "", v.title));
-      return Viz.views[v.type](box.appendChild(make("div", "viz-place")), v, seek);
+      const made = Viz.views[v.type](box.appendChild(make("div", "viz-place")), v, seek);
+      if (made.update) members[v.id] = made;
+      return made;
     });
+    if (!bar.isConnected && !bar.parentElement) grid.appendChild(bar);
     return {
-      frames, seek, play, pause,
+      frames, seek, play, pause, members,
       position: () => at,
       update: (data) => {
         const follows = at >= frames.length - 1 - 1e-6;
@@ -85,6 +91,12 @@
   const visible = (c) => (c === "\n" ? "↵" : c === " " ? "␣" : c === "\t" ? "⇥" : c);
 
   Viz.views = {
+    // A live line chart (see viz.js) with a cursor at the frame's `at`.
+    lines: (place, v) => {
+      const chart = Viz.lines(place, v);
+      return { update: chart.update, show: (frames, i) => frames.length && chart.cursor(frames[i].at ?? null) };
+    },
+
     text: (place, v) => {
       const pre = place.appendChild(make("pre", "viz-text"));
       pre.tabIndex = 0;
@@ -208,6 +220,7 @@
         surface && surface.canvas.setAttribute("aria-label", v.alt || v.title || "drawing");
       });
       return {
+        smooth: true,
         grown: (frames) => {
           limits = [Infinity, -Infinity, Infinity, -Infinity];
           for (const f of frames) for (const s of f[v.id] || []) {
@@ -229,7 +242,7 @@
       let shown = null, busy = false;
       const layout = () => {
         const text = Viz.colour("text"), grid = Viz.colour("grid"), font = { color: text, size: Viz.textSize(), family: getComputedStyle(document.body).fontFamily };
-        const axis = (a) => ({ ...a, gridcolor: grid, zerolinecolor: grid, linecolor: grid, automargin: true, fixedrange: true });
+        const axis = (a) => ({ ...a, gridcolor: grid, zerolinecolor: grid, linecolor: grid, fixedrange: true });
         return { ...v.layout, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
       };
       const redraw = async () => {
@@ -240,7 +253,9 @@
           const Plotly = await Viz.plotly();
           const traces = data.map((t) => ({ ...t, marker: { color: Viz.colour(t.colour || "a") } }));
           await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
-          chart.querySelector("svg")?.setAttribute("role", "img");
+          chart.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
+          chart.setAttribute("role", "img");
+          chart.setAttribute("aria-label", `${v.title}: ` + data.map((t) => t.y.map((y, k) => `${y} ${Viz.short(t.x[k])}`).join(", ")).join("; "));
         } finally { busy = false; }
         if (shown !== data) redraw();
       };
@@ -253,7 +268,7 @@
   let loading = null;
   Viz.plotly = () => (loading ||= new Promise((done, failed) => {
     const script = make("script");
-    script.src = Viz.plotlySource;
+    script.src = window.plotlySource;
     script.onload = () => done((Viz.Plotly = window.Plotly));
     script.onerror = failed;
     document.head.appendChild(script);

@@ -13,7 +13,21 @@
   };
   const colour = (name) => getComputedStyle(document.body).getPropertyValue("--viz-" + name).trim();
   const textSize = () => (document.body.classList.contains("presenter") ? 19 : 13);
-  const short = (v) => (v === null || v === undefined ? "–" : Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-3) ? v.toExponential(2) : +v.toPrecision(4) + "");
+  const short = (v) => {
+    if (v === null || v === undefined || Number.isNaN(v)) return "–";
+    const size = Math.abs(v);
+    if (size >= 1e12 || (v !== 0 && size < 1e-3)) return v.toExponential(1);
+    return size >= 1e4 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(4));
+  };
+  const ICONS = { play: "M4 2l10 6-10 6z", pause: "M3 2h4v12H3zM9 2h4v12H9z", on: "M2 2l8 6-8 6zM11 2h3v12h-3z", back: "M14 2L6 8l8 6zM5 2H2v12h3z", stop: "M3 3h10v10H3z", reset: "M8 2a6 6 0 1 0 6 6h-2a4 4 0 1 1-4-4v3l5-4-5-4z" };
+  const icon = (name) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    svg.setAttribute("viewBox", "0 0 16 16"); svg.setAttribute("width", "14"); svg.setAttribute("height", "14"); svg.setAttribute("aria-hidden", "true"); svg.classList.add("viz-icon");
+    path.setAttribute("d", ICONS[name]); path.setAttribute("fill", "currentColor");
+    svg.appendChild(path);
+    return svg;
+  };
+  const face = (button, name, text) => { button.textContent = ""; button.appendChild(icon(name)); if (text) button.appendChild(document.createTextNode(" " + text)); };
 
   // A canvas as wide as its place, redrawn once per frame at most: on new data, on resize, on a change of theme.
   const drawings = new Set();
@@ -26,6 +40,7 @@
   Viz.surface = (place, heightOf, draw) => {
     const canvas = place.appendChild(make("canvas"));
     canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "drawing, still empty");
     let waiting = false;
     const paint = () => {
       waiting = false;
@@ -65,7 +80,7 @@
   // --- panel: a live line chart. Deltas come in, thousands of points stay smooth ---
   Viz.lines = (place, spec) => {
     const series = new Map(spec.series.map((s) => [s.id, { ...s, xs: [], ys: [] }]));
-    let levels = spec.levels || [], marks = spec.marks || [], hover = null, box = null;
+    let levels = spec.levels || [], marks = spec.marks || [], hover = null, box = null, cursor = null;
     const bounds = () => {
       let x1 = spec.x.high || 1, low = Infinity, high = -Infinity;
       for (const s of series.values()) for (let i = 0; i < s.xs.length; i++) {
@@ -82,9 +97,9 @@
     const surface = Viz.surface(place, (w) => (w < 500 ? 260 : spec.height || 300), (ctx, w, h) => {
       const size = textSize(), b = bounds();
       ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
-      const narrow = w < 500;
-      const right = Math.min(w * 0.34, 14 + Math.max(0, ...[...series.values()].filter((s) => s.xs.length).map((s) => ctx.measureText(s.label + " 0.000").width)));
-      box = { left: size * 3.6, top: 8, right: w - (narrow ? 10 : right), bottom: h - size * 2.9, b };
+      const narrow = w < 420, named = (l) => `${l.label} ${l.y.toFixed(2)}`;
+      const right = narrow ? 10 : 12 + Math.max(0, ...levels.map((l) => ctx.measureText(named(l)).width));
+      box = { left: size * 3.6, top: 8, right: w - right, bottom: h - size * 2.9, b };
       const X = (x) => box.left + ((x - b.x0) / (b.x1 - b.x0)) * (box.right - box.left);
       const Y = (y) => box.bottom - ((y - b.y0) / (b.y1 - b.y0)) * (box.bottom - box.top);
       ctx.lineWidth = 1; ctx.textBaseline = "middle";
@@ -107,6 +122,9 @@
         ctx.textAlign = X(m.x) > w * 0.6 ? "right" : "left"; ctx.fillText(m.label, X(m.x) + (X(m.x) > w * 0.6 ? -5 : 5), box.top + size * 0.7);
       }
       ctx.setLineDash([]);
+      if (cursor !== null) {
+        ctx.fillStyle = colour("cursor"); ctx.fillRect(X(cursor) - 2, box.top, 4, box.bottom - box.top);
+      }
       const ends = [];
       for (const s of series.values()) {
         ctx.strokeStyle = colour(s.colour); ctx.lineWidth = s.width || 2; ctx.globalAlpha = s.faint ? 0.55 : 1;
@@ -123,20 +141,23 @@
           ends.push({ s, y: lastY, x: lastX, value: s.ys[s.ys.length - 1] });
         }
       }
-      ctx.textAlign = "left"; // names of levels over the lines, on a veil, so that both stay readable
+      ctx.textAlign = "left"; // names of levels: in the margin, or, where there is none, over the lines
+      const onVeil = (name, x, y) => {
+        ctx.fillStyle = colour("veil"); ctx.fillRect(x - 3, y - size * 0.65, ctx.measureText(name).width + 6, size * 1.3);
+      };
       for (const l of levels) {
-        const name = `${l.label} ${l.y.toFixed(2)}`, wide = ctx.measureText(name).width;
-        const x = box.right - wide - 8;
-        ctx.fillStyle = colour("veil"); ctx.fillRect(x - 3, Y(l.y) - size * 0.65, wide + 6, size * 1.3);
-        ctx.fillStyle = colour("text"); ctx.fillText(name, x, Y(l.y));
+        const x = narrow ? box.right - ctx.measureText(named(l)).width - 4 : box.right + 6;
+        if (narrow) onVeil(named(l), x, Y(l.y));
+        ctx.fillStyle = colour("text"); ctx.fillText(named(l), x, Y(l.y));
       }
       ends.sort((p, q) => p.y - q.y);
-      let free = box.top;
-      for (const e of ends) {
-        const y = Math.max(e.y, free + size * 0.6); free = y + size * 0.7;
-        ctx.fillStyle = colour(e.s.colour);
-        if (narrow) { ctx.textAlign = "right"; ctx.fillText(`${e.s.label} ${short(e.value)}`, box.right - 4, box.top + size * (0.8 + 1.2 * ends.indexOf(e))); }
-        else { ctx.textAlign = "left"; ctx.fillText(`${e.s.label} ${short(e.value)}`, Math.min(e.x + 6, box.right + 6), y); }
+      let free = -Infinity;
+      for (const e of ends) { // names of lines: at their ends, kept inside and apart
+        const name = `${e.s.label} ${short(e.value)}`, wide = ctx.measureText(name).width, inside = e.x + 8 + wide <= box.right;
+        const y = Math.max(inside ? e.y : e.y - size * 1.1, free + size * 1.3, box.top + size * 0.7), x = inside ? e.x + 8 : box.right - wide - 4;
+        free = y;
+        onVeil(name, x, y);
+        ctx.fillStyle = colour(e.s.colour); ctx.fillText(name, x, y);
       }
       if (hover !== null) drawHover(ctx, X, Y, size);
       surface && surface.canvas.setAttribute("aria-label", spec.title + ". " + ends.map((e) => `${e.s.label}: ${short(e.value)}`).join(", ") +
@@ -164,6 +185,7 @@
     });
     surface.canvas.addEventListener("pointerleave", () => { hover = null; surface.redraw(); });
     return {
+      cursor: (x) => { if (x !== cursor) { cursor = x; surface.redraw(); } },
       points: () => Math.max(0, ...[...series.values()].map((s) => s.xs.length)),
       update: (data) => {
         if (data.levels) levels = data.levels;
@@ -188,9 +210,9 @@
   // --- the main picture: scenes (one per experiment) of panels, the figures strip, the log ---
   Viz.picture = (element, props, watch, trigger) => {
     const root = element.querySelector(".viz-picture"), scenes = new Map();
-    let current = null;
+    let current = null, taken = null;
     const open = (message) => {
-      if (message.preview && scenes.has(message.scene)) return show(message.scene);
+      if (message.preview && scenes.get(message.scene)?.ran) return show(message.scene); // what a run has drawn stays
       const old = scenes.get(message.scene);
       const scene = { node: make("div", "viz-scene"), panels: new Map(), ran: !message.preview };
       for (const spec of message.panels) {
@@ -198,7 +220,9 @@
         panel.style.setProperty("--span", spec.span || 12);
         if (spec.title) panel.appendChild(make("h4", "", spec.title));
         const place = panel.appendChild(make("div", "viz-place"));
-        scene.panels.set(spec.id, Viz[spec.type](place, spec));
+        const made = Viz[spec.type](place, spec);
+        scene.panels.set(spec.id, made);
+        for (const [id, member] of Object.entries(made.members || {})) scene.panels.set(id, member);
       }
       scene.strip = scene.node.appendChild(make("div", "viz-strip"));
       const log = scene.node.appendChild(make("details", "viz-log"));
@@ -219,29 +243,29 @@
       const table = scene.strip.appendChild(make("table"));
       table.appendChild(make("caption", "", "Predicted, measured, and the gap"));
       const head = table.appendChild(make("thead")).appendChild(make("tr"));
-      for (const name of ["", "predicted", "this run", "gap", ""]) head.appendChild(make(name ? "th" : "td", "", name));
+      for (const name of ["", "predicted", "this run", "gap"]) head.appendChild(make(name ? "th" : "td", "", name));
       const body = table.appendChild(make("tbody"));
       for (const f of figures) {
         const row = body.appendChild(make("tr"));
         const name = row.appendChild(make("th", "", f.name));
         name.scope = "row";
+        name.appendChild(make("small", "", `${f.unit} · ${f.label}`));
         name.appendChild(make("small", "", f.source));
         row.appendChild(make("td", "viz-number", short(f.predicted)));
         row.appendChild(make("td", "viz-number", short(f.measured)));
         const gap = f.gap === null ? "–" : (f.gap > 0 ? "+" : f.gap < 0 ? "−" : "") + short(Math.abs(f.gap));
         const share = f.gap && f.predicted ? ` (${f.gap > 0 ? "+" : "−"}${Math.abs((100 * f.gap) / f.predicted).toPrecision(2)} %)` : "";
         row.appendChild(make("td", "viz-number", gap + (Math.abs(f.gap) > 1e-6 * Math.abs(f.predicted) ? share : "")));
-        row.appendChild(make("td", "", `${f.unit} · ${f.label}`));
       }
       scene.strip.appendChild(make("p", "viz-machine", "Measured on: " + machine));
     };
     const apply = () => {
       const message = props.value;
-      if (!message || typeof message !== "object") return;
+      if (!message || typeof message !== "object" || (message.id && message.id === taken)) return;
+      taken = message.id;
       if (message.open) open(message.open);
-      if (message.show) show(message.show);
       const scene = scenes.get(message.scene);
-      if (!scene) return;
+      if (!scene || (message.open && message.open.preview && scene.ran)) return;
       for (const [id, data] of message.updates || []) scene.panels.get(id).update(data);
       if (message.figures) strip(scene, message.machine, message.figures);
       for (const line of message.log || []) {
@@ -256,5 +280,5 @@
     trigger("mounted");
   };
 
-  Viz.make = make; Viz.colour = colour; Viz.short = short; Viz.textSize = textSize;
+  Viz.face = face; Viz.make = make; Viz.colour = colour; Viz.short = short; Viz.textSize = textSize;
 })();

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
         if len(arguments) == 1:
             return listing(arguments[0])
         one = find(arguments[0], arguments[1])
-        typed = tyro.cli(arguments_of(one), prog=f"python -m core {one.topic} {one.name}", description=one.question, args=arguments[2:])
+        typed: Any = tyro.cli(arguments_of(one), prog=f"python -m core {one.topic} {one.name}", description=one.question, args=arguments[2:])
         folder = typed.save
         config = config_from_typed(one, {name: value for name, value in vars(typed).items() if name != "save"})
         run(one, config, folder)

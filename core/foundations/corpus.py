@@ -125,18 +125,18 @@ def tiny_shakespeare() -> str:
 def own_text(pasted: str, uploaded: bytes) -> str:
     """The user's text, or one sentence that says why it cannot be learnt from."""
     if len(uploaded) > OWN_TEXT_BYTES or len(pasted.encode("utf-8", "replace")) > OWN_TEXT_BYTES:
-        raise ValueError(f"your text must be at most 5 MB, got {max(len(uploaded), len(pasted)) / 1e6:.1f} MB")
+        raise ValueError(f"Your text must be at most 5 MB, got {max(len(uploaded), len(pasted)) / 1e6:.1f} MB")
     try:
         text = (uploaded.decode("utf-8") if uploaded else pasted).replace("\r\n", "\n").replace("\x00", "")
     except UnicodeDecodeError:
-        raise ValueError("your file must be plain text in UTF-8, and this one is not") from None
+        raise ValueError("Your file must be plain text in UTF-8, and this one is not") from None
     symbols = len(set(text))
     if not text.strip():
-        raise ValueError("your own text is empty: paste some, or upload a .txt file")
+        raise ValueError("Your own text is empty: paste some, or upload a .txt file")
     if symbols < 2:
-        raise ValueError("your text needs at least 2 different characters, got 1: there would be nothing to predict")
+        raise ValueError("Your text needs at least 2 different characters, got 1: there would be nothing to predict")
     if symbols > MOST_SYMBOLS:
-        raise ValueError(f"your text may have at most {MOST_SYMBOLS:,} different characters, got {symbols:,}")
+        raise ValueError(f"Your text may have at most {MOST_SYMBOLS:,} different characters, got {symbols:,}")
     return text
 
 

@@ -17,12 +17,10 @@ import importlib
 import math
 import pkgutil
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_type_hints
-
-import numpy as np
 
 Label = Literal["measured", "computed", "simulated"]
 
@@ -93,14 +91,16 @@ def setting(
     more: bool = False,
     help: str = "",
     suffixes: tuple[str, ...] = (),
+    when: tuple[str, str] | None = None,
 ) -> Any:
     """A field of a `Config`: its default, and all that the tab, the terminal and the checks need to know.
 
     unit: in the singular ("layer"). low, high: what is allowed, both ends included; for `str` and `bytes` the length.
     choices: value -> what people read. more: stands under "More" on the tab. suffixes: file endings of a `bytes` field.
+    when: (field, value), the setting matters only if that field has that value.
     """
-    told = {"label": label, "unit": unit, "low": low, "high": high, "choices": choices, "more": more, "help": help, "suffixes": suffixes}
-    return dataclasses.field(default=default, metadata=told)
+    told = {"label": label, "unit": unit, "low": low, "high": high, "choices": choices, "more": more, "help": help}
+    return dataclasses.field(default=default, metadata=told | {"suffixes": suffixes, "when": when})
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,16 @@ def value_from_text(field: dataclasses.Field[Any], text: str) -> Any:
 # --- the experiment ---------------------------------------------------------------------------------------------------
 
 
+Run = Callable[[Any], Iterator[Any]]  # a generator function: Config -> Steps
+
+
 @dataclass(frozen=True)
 class Experiment:
     topic: str
     name: str
     question: str
     config_type: type[Config]
-    run: Callable[[Any], Generator[Step, None, None]]
+    run: Run
 
     @property
     def key(self) -> str:
@@ -223,9 +226,6 @@ class Prediction:
     answers: tuple[str, ...]
     right: Callable[[Mapping[str, Compared]], int]  # the figures of the run, by name -> index of the right answer
     because: Callable[[Mapping[str, Compared]], str]  # ... -> one sentence with the run's numbers
-
-
-Run = Callable[[Any], Generator[Step, None, None]]
 
 
 def experiment(question: str) -> Callable[[Run], Run]:
@@ -313,10 +313,3 @@ def drain(steps: Iterator[Step], recorder: Recorder) -> Recorder:
 def changed(config: Config) -> dict[str, Any]:
     """The settings that differ from their defaults: what a link and a command need to say."""
     return {f.name: getattr(config, f.name) for f in settings(type(config)) if getattr(config, f.name) != f.default}
-
-
-def thinned(values: Sequence[float], most: int) -> list[int]:
-    """Indices of at most `most` values, evenly spread, first and last included."""
-    if len(values) <= most:
-        return list(range(len(values)))
-    return sorted(set(np.linspace(0, len(values) - 1, most).astype(int).tolist()))

@@ -85,9 +85,7 @@ def nvidia_driver() -> str | None:
     if not Path("/proc/driver/nvidia").exists() and os.name != "nt":
         return None
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=10
-        )
+        answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None

@@ -56,9 +56,7 @@ class Drawn:
     maps: list[Tensor] | None  # per layer (1, H, T, S): where the newest positions looked
 
 
-def write(
-    model: Transformer, prompt: list[int], length: int, choice: Choice, dice: torch.Generator, watch: bool = False
-) -> Iterator[Drawn]:
+def write(model: Transformer, prompt: list[int], length: int, choice: Choice, dice: torch.Generator, watch: bool = False) -> Iterator[Drawn]:
     """Continue the prompt by `length` tokens, one `Drawn` each.
 
     Keys and values of past tokens are kept in a cache, so a token costs one pass over one position. When the model's

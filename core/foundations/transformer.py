@@ -104,9 +104,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=shape.bias)
         self.out = nn.Linear(shape.width, shape.width, bias=shape.bias)
 
-    def forward(
-        self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None
-    ) -> Float[Tensor, "B T C"]:
+    def forward(self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Float[Tensor, "B T C"]:
         batch, tokens, width = x.shape
         heads = self.shape.n_head
         qk, v = self.qkv(x).view(batch, tokens, 3 * heads, -1).split((2 * heads, heads), 2)  # (B, T, 2H, D), (B, T, H, D)
@@ -173,6 +171,7 @@ class Transformer(nn.Module):
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
+        self.turns: Tensor
         self.embed = nn.Embedding(shape.vocabulary, shape.width)
         self.place = nn.Embedding(shape.context, shape.width) if shape.dialect == "gpt2" else None
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layer))
@@ -196,8 +195,14 @@ class Transformer(nn.Module):
             ends_layer = name.endswith(("attention.out.weight", "down.weight"))
             std = 0.02 / math.sqrt(2 * self.shape.n_layer) if ends_layer else 0.02
             if modern:
-                std = 0.0 if ends_layer or name == "head.weight" else 1.0 if name == "embed.weight" else weight.shape[1] ** -0.5
+                std = 0.0 if ends_layer or name == "head.weight" else 0.1 if name == "embed.weight" else weight.shape[1] ** -0.5
             weight.copy_(torch.randn(weight.shape, generator=dice) * std)
+
+    def roll(self, seed: int) -> None:
+        """Give dropout its dice."""
+        for block in self.modules():
+            if isinstance(block, Block):
+                block.dice = torch.Generator(self.embed.weight.device).manual_seed(seed)
 
     def rotary_table(self) -> Complex[Tensor, "S D/2"]:
         """e^{i position speed}: pair j turns by 10000^(-2j/D) radians per position, the first fast, the last slowly."""
@@ -206,9 +211,7 @@ class Transformer(nn.Module):
         angle = torch.outer(torch.arange(self.shape.context), speed)  # (S, D/2)
         return torch.polar(torch.ones_like(angle), angle)
 
-    def forward(
-        self, tokens: Int[Tensor, "B T"], cache: Cache | None = None, maps: list[Tensor] | None = None
-    ) -> Float[Tensor, "B T V"]:
+    def forward(self, tokens: Int[Tensor, "B T"], cache: Cache | None = None, maps: list[Tensor] | None = None) -> Float[Tensor, "B T V"]:
         """Logits for the token after each position. With a cache, `tokens` are the new ones only.
 
         `maps`, a list, receives each layer's attention (B, H, T, S).
@@ -233,7 +236,7 @@ class Transformer(nn.Module):
         """Change what the same weights compute: heads, residual, positions, norm. Widths and depths stay."""
         shape = replace(self.shape, **changes)  # type: ignore[arg-type]
         for module in self.modules():
-            if hasattr(module, "shape"):
+            if isinstance(module, Transformer | Block | Attention | Norm):
                 module.shape = shape
         if self.place is None:
             self.register_buffer("turns", self.rotary_table().to(self.embed.weight.device), persistent=False)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class Turns:
         self.lock = threading.Lock()
         self.active = 0  # runs seated now
 
-    def take(self, run: Generator[T, Any, Any]) -> Iterator[T]:
+    def take(self, run: Iterator[T]) -> Generator[T, None, None]:
         """Yield what `run` yields, each unit computed on the device's worker in its turn.
 
         However it ends (the run is done, it raises, the caller closes this generator), `run` is closed on the worker
@@ -43,7 +43,7 @@ class Turns:
                 yield unit  # type: ignore[misc]
         finally:
             try:
-                self.worker.submit(run.close).result()
+                self.worker.submit(run.close).result()  # type: ignore[attr-defined]
             finally:
                 with self.lock:
                     self.active -= 1

@@ -54,9 +54,7 @@ class ModelFile:
             wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
             got = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
             wrong = next(name for name in sorted(wanted | got) if wanted.get(name) != got.get(name))
-            raise ValueError(
-                f"the model file does not fit its own config: {wrong} should be {size(wanted.get(wrong))}, it is {size(got.get(wrong))}"
-            ) from None
+            raise ValueError(f"The model file does not fit its own config: {wrong} should be {size(wanted.get(wrong))}, it is {size(got.get(wrong))}") from None
         return model.eval().to(device)
 
 
@@ -82,21 +80,21 @@ def from_bytes(data: bytes) -> ModelFile:
     import safetensors.torch
 
     if len(data) > MODEL_FILE_BYTES:
-        raise ValueError(f"the model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB")
+        raise ValueError(f"The model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB")
     try:
         weights = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (safetensors.SafetensorError, ValueError, KeyError):
-        raise ValueError("the model file is not a whole safetensors file; only safetensors are read, never pickles") from None
+        raise ValueError("The model file is not a whole safetensors file; only safetensors are read, never pickles") from None
     try:
         config = json.loads(header["__metadata__"]["config"])
         shape = Shape(**{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)})
         symbols, corpus = typed(config["symbols"], str, "symbols"), typed(config["corpus"], str, "corpus")
     except (KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError("the model file carries no config of this app: upload a model.safetensors that was downloaded here") from None
+        raise ValueError("The model file carries no config of this app: upload a model.safetensors that was downloaded here") from None
     check_shape(shape, symbols)
     if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
-        raise ValueError("the model file holds numbers that are not finite, so it cannot write")
+        raise ValueError("The model file holds numbers that are not finite, so it cannot write")
     return ModelFile(shape, symbols, corpus, weights)
 
 
@@ -105,7 +103,7 @@ def typed(value: object, wanted: type, name: str) -> Any:
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted:
-        raise ValueError(f"the model file's config is wrong: {name} must be {wanted.__name__}, got {str(value)[:20]!r}")
+        raise ValueError(f"The model file's config is wrong: {name} must be {wanted.__name__}, got {str(value)[:20]!r}")
     return value
 
 
@@ -114,11 +112,11 @@ def check_shape(shape: Shape, symbols: str) -> None:
     limits = {"vocabulary": 5_000, "n_layer": 24, "n_head": 64, "width": 1024, "context": 4096}
     for name, high in limits.items():
         if not 1 <= getattr(shape, name) <= high:
-            raise ValueError(f"the model file's config is wrong: {name} must be from 1 to {high}, got {getattr(shape, name)}")
+            raise ValueError(f"The model file's config is wrong: {name} must be from 1 to {high}, got {getattr(shape, name)}")
     if shape.matrix_parameters > MOST_PARAMETERS:
-        raise ValueError(f"the model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}")
+        raise ValueError(f"The model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}")
     if len(set(symbols)) != shape.vocabulary:
-        raise ValueError(f"the model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of {shape.vocabulary}")
+        raise ValueError(f"The model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of {shape.vocabulary}")
 
 
 def shipped(name: str) -> ModelFile:

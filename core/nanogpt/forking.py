@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from core.foundations.corpus import ladder, load_corpus
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
 from core.nanogpt.training import TextConfig, Trainer, last_of, schedule, shape_of
 
@@ -32,8 +32,8 @@ class ForkConfig(TextConfig):
     change: str = setting("no_residual", "Change in B", choices=CHANGES)
     steps: int = setting(160, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
     fork_at: int = setting(80, "Fork at step", unit="step", low=1, high=100_000)
-    times: float = setting(8.0, "Learning rate x", low=0.001, high=1000.0, more=True, help="used by 'multiply the learning rate'")
-    heads: int = setting(1, "Heads in B", unit="head", low=1, high=64, more=True, help="used by 'regroup into other heads'")
+    times: float = setting(8.0, "Learning rate x", low=0.001, high=1000.0, when=("change", "learning_rate"))
+    heads: int = setting(1, "Heads in B", unit="head", low=1, high=64, when=("change", "heads"))
     learning_rate: float = setting(0.02, "Learning rate", low=1e-6, high=10.0, more=True)
 
     def check(self) -> None:
@@ -94,16 +94,18 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
     a, b = (Trainer(corpus, shape_of(config, corpus), config, config.learning_rate) for _ in range(2))
     rungs = ladder(corpus.text)
     before = last_of(a.validate(4096))
+    first = Compared("first loss", "nats per character", rungs["ln V"], before, "ln V: all characters equally likely")
     yield ForkStep(0, validation_a=before, validation_b=last_of(b.validate(4096)), sample_a=a.sample(), sample_b=b.sample(), fork_at=config.fork_at,
-                   levels=(rungs["unigram"], rungs["trigram"]), figures=(Compared("first loss", "nats per character", rungs["ln V"], before, "ln V: all characters equally likely"),))  # fmt: skip
+                   levels=(rungs["unigram"], rungs["trigram"]), figures=(first,))  # fmt: skip
     largest_gap, differing = 0.0, 0
     for step in range(1, config.steps + 1):
-        scale, losses = schedule((step - 1) / config.steps, step - 1), []
+        scale, losses = schedule((step - 1) / config.steps, step - 1), list[float]()
         for trainer in (a, b):
-            for loss in trainer.one_step(scale):
-                if loss is None or trainer is a:
-                    yield ForkStep(step, doing="one of the two")  # a place to take turns between the two runs
-            losses.append(loss)
+            for part in trainer.one_step(scale):
+                if part is not None:
+                    losses.append(part)
+                if part is None or trainer is a:
+                    yield ForkStep(step)  # a place to take turns, between parts and between the two runs
         forked = step > config.fork_at
         if not forked:
             largest_gap = max(largest_gap, abs(losses[0] - losses[1]))
@@ -111,7 +113,8 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
             differing = differing_weights(a.model, b.model)
             part_ways(b, config)
         diverged = not all(loss < 8 * rungs["ln V"] for loss in losses)
-        yield ForkStep(step, losses[0], losses[1], forked, equal=largest_gap == 0, diverged=diverged, doing=f"step {step}: A {losses[0]:.3f}, B {losses[1]:.3f}")
+        told = f"step {step}: A {losses[0]:.3f}, B {losses[1]:.3f}"
+        yield ForkStep(step, losses[0], losses[1], forked, equal=largest_gap == 0, diverged=diverged, doing=told)
         if diverged or step == config.steps or step % max(1, config.steps // 8) == 0:
             yield from look(a, b, step, forked, largest_gap)
         if diverged:
@@ -128,12 +131,13 @@ def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) ->
 
 def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: float, differing: int, diverged: bool) -> Iterator[ForkStep]:
     """Validation loss of both runs on the same text, and what was measured before the fork."""
-    ends = []
+    ends: list[float] = []
     for trainer in (a, b):
         for part in trainer.validate(16_384):
             if part is None:
-                yield ForkStep(step, losses[0], losses[1], True, doing="judging on the validation text")
-        ends.append(part)
+                yield ForkStep(step, doing="judging on the validation text")
+            else:
+                ends.append(part)
     figures = (
         Compared("largest difference of losses before the fork", "nats per character", 0.0, largest_gap, "same seed, same steps: the same numbers"),
         Compared("weights that differ at the fork", "weights", 0.0, float(differing), "same seed, same steps: the same bits"),

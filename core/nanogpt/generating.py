@@ -42,10 +42,10 @@ class GenerateConfig(Config):
     temperature: float = setting(0.8, "Temperature", low=0.0, high=5.0, help="0 always takes the likeliest")
     top_k: int = setting(0, "Top-k", unit="character", low=0, high=1000, help="keep only the k likeliest; 0 keeps all")
     top_p: float = setting(1.0, "Top-p", low=0.01, high=1.0, help="keep the likeliest that sum to p")
-    length: int = setting(240, "Length", unit="character", low=1, high=2000)
-    seed: int = setting(0, "Seed", low=0, high=2**32 - 1)
-    model: str = setting("shipped", "Model", choices=MODELS, more=True)
-    model_file: bytes = setting(b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), more=True)
+    length: int = setting(240, "Length", unit="character", low=1, high=1000, more=True)
+    seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True)
+    model: str = setting("shipped", "Model", choices=MODELS)
+    model_file: bytes = setting(b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("model", "own"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from core.foundations.weights import config_json, to_bytes
 
 SNAPSHOTS = 16  # how often a run pauses to write a sample and keep what the rewind slider shows
 SNAPSHOT_APART = 12  # ... and the fewest steps between two of them
-SAMPLE_LENGTH = 120  # characters
+SAMPLE_LENGTH = 200  # characters
 PROBE_LENGTH = 24  # characters of the text whose attention is drawn
 UNIT_FLOPS = {"cpu": 8e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
 
@@ -43,8 +42,8 @@ class TextConfig(Config):
     """What training and forking share: the text and the model."""
 
     corpus: str = setting("play", "Text to learn", choices=CORPORA)
-    own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, help="used when the text to learn is 'own'")
-    own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",))
+    own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
+    own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
     n_layer: int = setting(4, "Layers", unit="layer", low=1, high=8)
     n_head: int = setting(2, "Attention heads", unit="head", low=1, high=16)
     width: int = setting(64, "Width", unit="number", low=8, high=384, help="numbers per character inside the model")
@@ -105,8 +104,7 @@ class Trainer:
         self.data = corpus.train_ids
         self.dice = torch.Generator().manual_seed(config.seed)
         self.model = Transformer(shape, config.seed)
-        for block in self.model.blocks:
-            block.dice = torch.Generator(machine.device).manual_seed(config.seed + self.accelerator.process_index)
+        self.model.roll(config.seed + self.accelerator.process_index)
         plain_optimizers = optimizers_of(self.model, learning_rate, optimizer)
         self.wrapped, *self.optimizers = self.accelerator.prepare(self.model, *plain_optimizers)
         self.previous: Float[np.ndarray, "V 2"] | None = None
@@ -179,10 +177,10 @@ class Trainer:
         return Snapshot(step, self.sample(), probe, torch.cat(maps).half().cpu().numpy(), self.previous)
 
     def files(self) -> dict[str, bytes]:
-        """The model as a download: model.safetensors (config in its header) and config.json."""
+        """The model as a download: model.safetensors (float16, config in its header) and config.json."""
         symbols, name = self.corpus.symbols, self.corpus.name
         config = config_json(self.model.shape, symbols, name)
-        return {"model.safetensors": to_bytes(self.model, symbols, name), "config.json": config.encode()}
+        return {"model.safetensors": to_bytes(self.model, symbols, name, torch.float16), "config.json": config.encode()}
 
 
 def optimizers_of(model: Transformer, learning_rate: float, name: str) -> list[torch.optim.Optimizer]:
@@ -227,21 +225,24 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
     yield TrainStep(0, 0.0, validation_loss=first_loss, ladder=rungs, symbols=corpus.symbols, snapshot=trainer.snapshot(0),
                     figures=start_figures(trainer, rungs, first_loss), files=trainer.files())  # fmt: skip
     speed = possible_speed(trainer)
-    step, busy, progress, kept = 0, 0.0, 0.0, (0, 0.0)
+    step, busy, progress, kept, loss = 0, 0.0, 0.0, (0, 0.0), first_loss
     while progress < 1:
         started = time.perf_counter()
-        scale, loss = schedule(progress, step), None
-        for loss in trainer.one_step(scale):
+        scale = schedule(progress, step)
+        for part in trainer.one_step(scale):
             busy += time.perf_counter() - started
-            if loss is None:
-                yield TrainStep(step, progress, doing="part of a batch")
+            if part is None:
+                yield TrainStep(step, progress)  # a part of a batch
+            else:
+                loss = part
             started = time.perf_counter()
         step += 1
         progress = busy / config.seconds if config.seconds else step / config.steps
         tokens_per_second = step * config.batch * config.context / busy
-        if not math.isfinite(loss) or loss > 8 * rungs["ln V"]:
-            yield TrainStep(step, progress, loss, learning_rate=config.learning_rate * scale, diverged=True, figures=(validation_figure(rungs, loss),),
-                            doing=f"step {step}: the loss went to {loss:.3g}, so the run stops; a smaller learning rate will hold")  # fmt: skip
+        if not loss <= 8 * rungs["ln V"]:  # not a number, or far worse than knowing nothing
+            told = f"step {step}: the loss went to {loss:.3g}, so the run stops; a smaller learning rate will hold"
+            figures = (against("triples", rungs["trigram"], loss, "two characters"),)
+            yield TrainStep(step, progress, loss, learning_rate=config.learning_rate * scale, diverged=True, figures=figures, doing=told)
             return
         yield TrainStep(step, progress, loss, None, config.learning_rate * scale, tokens_per_second, doing=f"step {step}: loss {loss:.3f}")
         if progress < 1 and int(progress * SNAPSHOTS) > int(kept[1] * SNAPSHOTS) and step - kept[0] >= SNAPSHOT_APART:
@@ -249,9 +250,11 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
             validation = last_of(trainer.validate(8192))
             yield TrainStep(step, progress, None, validation, config.learning_rate * scale, tokens_per_second,
                             snapshot=trainer.snapshot(step), files=trainer.files(), doing=f"step {step}: validation loss {validation:.3f}")  # fmt: skip
-    for validation in trainer.validate():
-        if validation is None:
+    for part in trainer.validate():
+        if part is None:
             yield TrainStep(step, 1.0, doing="judging on the validation text")
+        else:
+            validation = part
     yield TrainStep(step, 1.0, loss, validation, 0.0, tokens_per_second, snapshot=trainer.snapshot(step), files=trainer.files(),
                     figures=end_figures(rungs, validation, tokens_per_second, speed), doing=f"done: validation loss {validation:.3f}")  # fmt: skip
 
@@ -292,14 +295,15 @@ def start_figures(trainer: Trainer, rungs: dict[str, float], first_loss: float) 
     )
 
 
-def validation_figure(rungs: dict[str, float], loss: float) -> Compared:
-    return Compared("validation loss against triples", "nats per character", rungs["trigram"], loss, "entropy given two characters, counted in the text")
+def against(name: str, predicted: float, loss: float, known: str) -> Compared:
+    return Compared(f"validation loss against {name}", "nats per character", predicted, loss, f"entropy given {known}, counted in the text")
 
 
 def end_figures(rungs: dict[str, float], loss: float, speed: float, possible: float) -> tuple[Compared, ...]:
+    bare = "measured rate of a matrix product / (6 FLOPs x weights)"
     return (
-        validation_figure(rungs, loss),
-        Compared("validation loss against pairs", "nats per character", rungs["bigram"], loss, "entropy given one character, counted in the text"),
-        Compared("validation loss against counts", "nats per character", rungs["unigram"], loss, "entropy of single characters, counted in the text"),
-        Compared("training speed", "characters per second", possible, speed, "measured rate of a matrix product / (6 FLOPs x weights)"),
+        against("triples", rungs["trigram"], loss, "two characters"),
+        against("pairs", rungs["bigram"], loss, "one character"),
+        against("counts", rungs["unigram"], loss, "none"),
+        Compared("training speed against bare matrix products", "characters per second", possible, speed, bare),
     )

@@ -1,0 +1,119 @@
+"""The whole chart vocabulary: what a tab's main picture can be made of, and how Steps add to it.
+
+A picture is a list of panels, each a plain dict that assets/viz.js and assets/player.js draw in the browser. Axis titles
+come with units, both required. Colours are names (a, b, c ... are colour-blind safe), so that light and dark each have
+their own.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Panel = dict[str, Any]
+
+MOST_POINTS = 1000  # of a line in the last message of a run, which tells everything again
+
+
+def axis(title: str, unit: str, high: float | None = None) -> dict[str, Any]:
+    """An axis with its unit; `high` is how far it reaches before there is data."""
+    return {"title": f"{title} ({unit})", "high": high}
+
+
+def series(id: str, label: str, colour: str, *, dots: bool = False, faint: bool = False) -> dict[str, Any]:
+    return {"id": id, "label": label, "colour": colour, "dots": dots, "faint": faint}
+
+
+def lines(id: str, title: str, x: dict[str, Any], y: dict[str, Any], members: Sequence[dict[str, Any]], *, span: int = 12, height: int = 300) -> Panel:
+    """A live line chart. `Sketch.point` adds to it, `Sketch.levels` draws horizontal lines, `Sketch.marks` vertical ones."""
+    return {"id": id, "type": "lines", "title": title, "x": x, "y": y, "series": list(members), "span": span, "height": height}
+
+
+def text(id: str, title: str, *, span: int = 12) -> Panel:
+    """A text that `Sketch.text` replaces."""
+    return {"id": id, "type": "text", "title": title, "span": span}
+
+
+def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: str = "", top: str = "") -> dict[str, Any]:
+    """Heat maps for one frame of a `matrix` view. values: array (rows, columns, height, width) of numbers from 0 to 1.
+
+    left: a label per line of a map; below: a character per column; top: the characters of a square map, for hovering.
+    """
+    scaled = (values.clip(0, 1) * 255).astype("uint8")
+    told = {"shape": list(values.shape), "bytes": base64.b64encode(scaled.tobytes()).decode(), "names": list(names)}
+    return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
+
+
+def bars(labels: Sequence[str], lengths: Sequence[float], colour: str = "a") -> list[dict[str, Any]]:
+    """The traces of one frame of a `plot` view: horizontal bars, the first one on top."""
+    return [{"type": "bar", "orientation": "h", "x": [round(length, 4) for length in lengths], "y": list(labels), "colour": colour}]
+
+
+def chart(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
+    """The layout of a `plot` view."""
+    return {
+        "xaxis": {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None},
+        "yaxis": {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"},
+        "margin": {"l": 120, "r": 12, "t": 6, "b": 52},
+        "showlegend": False,
+        "transition": {"duration": 0},
+    }
+
+
+class Sketch:
+    """Collects what Steps add to a picture, until the next message to the browser takes it."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, dict[str, tuple[list[float], list[float | None]]]] = {}  # all so far, by panel and series
+        self.sent: dict[tuple[str, str], int] = {}
+        self.updates: list[tuple[str, dict[str, Any]]] = []
+        self.symbols = ""  # the alphabet of the run, once a Step has told it
+        self.written = ""  # the text so far, where a run writes one
+
+    def point(self, panel: str, member: str, x: float, y: float) -> None:
+        xs, ys = self.points.setdefault(panel, {}).setdefault(member, ([], []))
+        xs.append(x)
+        ys.append(y if abs(y) < 1e30 else None)  # NaN and infinity are gaps in a line: JSON has neither
+
+    def levels(self, panel: str, heights: Mapping[str, float]) -> None:
+        self.updates.append((panel, {"levels": [{"label": label, "y": y} for label, y in heights.items()]}))
+
+    def marks(self, panel: str, places: Mapping[str, float]) -> None:
+        self.updates.append((panel, {"marks": [{"label": label, "x": x} for label, x in places.items()]}))
+
+    def text(self, panel: str, words: str) -> None:
+        self.updates.append((panel, {"text": words}))
+
+    def frame(self, panel: str, label: str, **views: Any) -> None:
+        self.updates.append((panel, {"frames": [{"label": label} | views]}))
+
+    def take(self) -> list[tuple[str, dict[str, Any]]]:
+        """What is new since the last message."""
+        new = [(panel, {"add": added}) for panel in self.points if (added := self.unsent(panel))]
+        taken, self.updates = self.updates, []
+        return taken + new
+
+    def unsent(self, panel: str) -> dict[str, tuple[list[float], list[float | None]]]:
+        added = {}
+        for member, (xs, ys) in self.points[panel].items():
+            first = self.sent.get((panel, member), 0)
+            if first < len(xs):
+                added[member] = (xs[first:], ys[first:])
+                self.sent[panel, member] = len(xs)
+        return added
+
+    def take_whole(self) -> list[tuple[str, dict[str, Any]]]:
+        """The last message of a run: what is new, and every line again with at most `MOST_POINTS` points."""
+        taken, self.updates = self.updates, []
+        whole = []
+        for panel, members in self.points.items():
+            thin = {member: (thinned(xs), thinned(ys)) for member, (xs, ys) in members.items()}
+            whole.append((panel, {"add": thin, "whole": True}))
+        return taken + whole
+
+
+def thinned(values: list[Any]) -> list[Any]:
+    """At most `MOST_POINTS` of the values, evenly spread, the last one included."""
+    if len(values) <= MOST_POINTS:
+        return values
+    last = len(values) - 1
+    return [values[round(i * last / (MOST_POINTS - 1))] for i in range(MOST_POINTS)]

@@ -1,0 +1,31 @@
+"""The player: frames computed once, sent once, played in the browser (assets/player.js).
+
+A player is a panel with views that share one timeline. `Sketch.frame(player, label, view_id=data, ...)` adds a frame.
+
+| view | data of a frame |
+|---|---|
+| lines | none: `charts.lines(...)`, fed by `Sketch.point`; a cursor stands at the frame's `at` |
+| text | the text |
+| reader | {"text", "shade"}: what this frame adds to the text and how strongly it is shaded, 0 to 1 |
+| matrix | `charts.heat(...)` |
+| draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
+| plot | Plotly traces, such as `charts.bars(...)` |
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+View = dict[str, Any]
+
+
+def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "plot"], title: str, *, span: int = 12, **options: Any) -> View:
+    """options: hint, square (matrix); aspect, height, x (draw); layout, height (plot)."""
+    return {"id": id, "type": kind, "title": title, "span": span} | options
+
+
+def player(id: str, title: str, views: Sequence[View], *, scrub: str, rate: float = 4.0, bar_before: int | None = None) -> dict[str, Any]:
+    """scrub: what the slider moves through ("training step"); rate: frames per second at speed 1.
+
+    bar_before: index of the view that the buttons and the slider stand before; None puts them last.
+    """
+    return {"id": id, "type": "player", "title": title, "views": list(views), "scrub": scrub, "rate": rate, "bar_before": bar_before}

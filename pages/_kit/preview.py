@@ -1,0 +1,8 @@
+"""One tab alone, for who works on it: python -m pages._kit.preview nanogpt"""
+
+import sys
+
+if __name__ == "__main__":
+    from app import Chapter, assemble, launch
+
+    launch(assemble([Chapter("Preview", tuple(sys.argv[1:]))]))

@@ -1,0 +1,55 @@
+"""Training speed at nanoGPT's CPU preset: ours, transformers' GPT-2, nanoGPT's own loop. python -m tests.bench.training
+
+Goals (two CPU cores): at least 1.35 times transformers, and not slower than nanoGPT's loop. All three learn from the same
+text with the same vocabulary; ours goes through `Trainer.one_step`, with accelerate around it, as the tab does.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from core.foundations.corpus import load_corpus
+from core.nanogpt.training import TrainConfig, Trainer, last_of, shape_of
+from tests.bench.ledger import Line, in_turns, options, ratio, report
+from tests.bench.peers import PRESET, NanoGPTLoop, TransformersLoop
+
+
+def our_loop() -> Trainer:
+    corpus = load_corpus("play")
+    config = TrainConfig(n_layer=PRESET.n_layer, n_head=PRESET.n_head, width=PRESET.width, context=PRESET.context, batch=PRESET.batch, dialect="gpt2",
+                         optimizer="adamw", learning_rate=PRESET.learning_rate)  # fmt: skip
+    return Trainer(corpus, shape_of(config, corpus), config, PRESET.learning_rate, "adamw")
+
+
+def speed(one_step: Callable[[], float], steps: int) -> Callable[[], float]:
+    """A contestant: tokens per second over `steps` steps."""
+
+    def measure() -> float:
+        started = time.perf_counter()
+        for _ in range(steps):
+            one_step()
+        return steps * PRESET.batch * PRESET.context / (time.perf_counter() - started)
+
+    return measure
+
+
+def main() -> None:
+    arguments = options(__doc__).parse_args()
+    rounds, steps = (2, 3) if arguments.quick else (11, 40)
+    ours = our_loop()
+    nano, theirs = NanoGPTLoop(ours.corpus, ours.device), TransformersLoop(ours.corpus, ours.device)
+    loops: dict[str, Callable[[], float]] = {
+        "ours": lambda: last_of(ours.one_step(1.0)), "transformers": theirs.one_step, "nanoGPT": lambda: nano.one_step(PRESET.iterations / 2),
+    }  # fmt: skip
+    for one_step in loops.values():
+        speed(one_step, steps // 2)()  # the first steps allocate
+    measured = in_turns(rounds, {name: speed(one_step, steps) for name, one_step in loops.items()})
+    lines = []
+    for peer, goal in (("transformers", 1.35), ("nanoGPT", 1.0)):
+        times = ratio(measured["ours"], measured[peer])
+        lines.append(Line(f"training against {peer}", "tokens/s", median(measured["ours"]), median(measured[peer]), times, f"at least {goal:g}", times >= goal))
+    report("training", lines, arguments, rounds=rounds, steps_a_round=steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Settings, their sentences, and the report: what every experiment relies on."""
+
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from core.foundations.experiment import (
+    Compared,
+    Config,
+    Experiment,
+    Recorder,
+    Step,
+    changed,
+    drain,
+    experiments,
+    find,
+    setting,
+    topics,
+    value_from_text,
+)
+from core.nanogpt import ForkConfig, GenerateConfig, TrainConfig
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class SomeConfig(Config):
+    count: int = setting(3, "Count", unit="thing", low=1, high=9)
+    share: float = setting(0.5, "Share", low=0, high=1)
+    on: bool = setting(True, "On")
+    name: str = setting("x", "Name")
+
+
+@dataclass(frozen=True)
+class SomeStep(Step):
+    loss: float
+    pairs: tuple = ()
+    picture: object = None
+
+
+def some(*steps):
+    return Experiment("some", "thing", "Does it?", SomeConfig, lambda config: iter(steps))
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("predicted", "measured", "gap"), [(2.0, 2.5, 0.5), (0.0, 0.0, 0.0), (None, 1.0, None), (1.0, None, None), (None, None, None)])
+def test_the_gap_is_measured_minus_predicted(predicted, measured, gap):
+    assert Compared("loss", "nats", predicted, measured, "a formula").gap == gap
+
+
+def test_a_nan_makes_the_gap_nan():
+    assert math.isnan(Compared("loss", "nats", 1.0, NAN, "a formula").gap)
+
+
+# --- bad values -------------------------------------------------------------------------------------------------------
+
+BAD = [
+    (TrainConfig, {"n_layer": 0}, "n_layer must be at least 1 layer, got 0"),
+    (TrainConfig, {"n_layer": 9}, "n_layer must be at most 8 layers, got 9"),
+    (TrainConfig, {"n_layer": "abc"}, "n_layer must be a whole number, got 'abc'"),
+    (TrainConfig, {"n_layer": "4"}, "n_layer must be a whole number, got '4'"),
+    (TrainConfig, {"n_layer": 2.5}, "n_layer must be a whole number, got 2.5"),
+    (TrainConfig, {"n_layer": True}, "n_layer must be a whole number, got True"),
+    (TrainConfig, {"n_layer": None}, "n_layer must be a whole number, got nothing"),
+    (TrainConfig, {"n_layer": NAN}, "n_layer must be a whole number, got nan"),
+    (TrainConfig, {"n_layer": 1e400}, "n_layer must be at most 8 layers, got inf"),
+    (TrainConfig, {"seed": 1e30}, "seed must be at most 4294967295, got 1e+30"),
+    (TrainConfig, {"seed": -1}, "seed must be at least 0, got -1"),
+    (TrainConfig, {"learning_rate": NAN}, "learning_rate must be a number, got nan"),
+    (TrainConfig, {"learning_rate": 0}, "learning_rate must be at least 1e-06, got 0"),
+    (TrainConfig, {"dropout": 1.0}, "dropout must be at most 0.9, got 1"),
+    (TrainConfig, {"width": 60, "n_head": 8}, "width must be a multiple of n_head, got width 60 and 8 heads"),
+    (TrainConfig, {"width": 24, "n_head": 8}, "width / n_head must be even for rotary positions, got 24 / 8"),
+    (TrainConfig, {"corpus": "bible"}, "corpus must be one of play, python, play+python, tinyshakespeare, own, got 'bible'"),
+    (TrainConfig, {"corpus": 3}, "corpus must be text, got 3"),
+    (TrainConfig, {"own_file": "a path"}, "own_file must be a file, got 'a path'"),
+    (TrainConfig, {"own_text": "ab" * 3_000_000}, "own_text must be at most 5 MB, got 6 MB"),
+    (ForkConfig, {"steps": 10, "fork_at": 10}, "fork_at must be less than steps, got 10 of 10 steps"),
+    (ForkConfig, {"change": "heads", "heads": 5}, "heads must divide half the width, got 5 heads for width 64"),
+    (GenerateConfig, {"top_p": 0}, "top_p must be at least 0.01, got 0"),
+    (GenerateConfig, {"temperature": "x" * 100}, "temperature must be a number, got '" + "x" * 36 + "..."),
+    (SomeConfig, {"on": "yes"}, "on must be true or false, got 'yes'"),
+    (SomeConfig, {"on": 1}, "on must be true or false, got 1"),
+]
+
+
+@pytest.mark.parametrize(("config", "values", "sentence"), BAD, ids=[sentence[:60] for _, _, sentence in BAD])
+def test_a_bad_value_gets_its_sentence(config, values, sentence, refusal):
+    assert refusal(config, **values) == sentence
+
+
+def test_a_long_prompt_is_counted_in_characters(refusal):
+    """0.002 MB is no unit for what someone types."""
+    told = refusal(GenerateConfig, prompt="a" * 2500)
+    assert "2000" in told.replace(",", "") and "MB" not in told
+
+
+def test_good_values_take_the_setting_s_type():
+    config = SomeConfig(count=4.0, share=1)
+    assert (config.count, type(config.count), type(config.share)) == (4, int, float)
+    assert changed(config) == {"count": 4, "share": 1.0}
+    with pytest.raises(AttributeError):
+        config.count = 5
+
+
+EVERY_SETTING = [(one, field) for topic in topics() for one in experiments(topic).values() for field in one.settings]
+ANYTHING = st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans(), st.binary())
+
+
+@given(where=st.sampled_from(EVERY_SETTING), value=ANYTHING)
+@example(where=EVERY_SETTING[-2], value="a\nb" * 1000)
+def test_any_value_is_taken_or_refused_in_one_sentence(where, value, refusal):
+    one, field = where
+    try:
+        one.config_type(**{field.name: value})
+    except ValueError:
+        refusal(one.config_type, **{field.name: value})
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["huge", "minus huge"])
+def test_a_number_beyond_all_floats_is_refused_in_one_sentence(value, refusal):
+    assert refusal(TrainConfig, n_layer=value).startswith("n_layer must be at ")
+
+
+# --- values typed in a link or a terminal -----------------------------------------------------------------------------
+
+TYPED = [
+    ("count", "4", 4), ("count", "4.0", 4.0), ("count", " +4 ", 4), ("share", "1e-3", 0.001), ("share", "1", 1.0),
+    ("on", "True", True), ("on", "no", False), ("on", "0", False), ("name", "4", "4"), ("name", "", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "value"), TYPED)
+def test_values_from_text(name, text, value):
+    assert value_from_text(some().setting(name), text) == value
+
+
+MISTYPED = [
+    ("count", "four", "count must be a whole number, got 'four'"),
+    ("count", "", "count must be a whole number, got nothing"),
+    ("share", "half", "share must be a number, got 'half'"),
+    ("on", "maybe", "on must be true or false, got 'maybe'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "sentence"), MISTYPED)
+def test_bad_text_gets_its_sentence(name, text, sentence, refusal):
+    assert refusal(value_from_text, some().setting(name), text) == sentence
+
+
+@pytest.mark.parametrize("digits", [20, 400, 5000])
+def test_a_number_of_many_digits_is_refused_in_one_sentence(digits, refusal):
+    field = find("nanogpt", "train").setting("seed")
+    assert refusal(lambda: TrainConfig(seed=value_from_text(field, "9" * digits))).startswith("seed must be at most 4294967295, got ")
+
+
+@given(value=st.integers(0, 2**32 - 1))
+def test_whole_numbers_come_back_from_text(value):
+    assert value_from_text(find("nanogpt", "train").setting("seed"), str(value)) == value
+
+
+# --- the registry -----------------------------------------------------------------------------------------------------
+
+
+def test_a_topic_names_its_experiments_in_its_order():
+    assert "nanogpt" in topics() and not {"foundations", "__main__"} & set(topics())
+    assert list(experiments("nanogpt")) == ["train", "fork", "generate"]
+    one = find("nanogpt", "train")
+    assert (one.key, one.config_type) == ("nanogpt_train", TrainConfig)
+
+
+def test_unknown_names_are_refused_and_the_known_ones_told(refusal):
+    assert refusal(experiments, "cooking") == f"topic must be one of {', '.join(topics())}, got 'cooking'"
+    assert refusal(find, "nanogpt", "bake") == "experiment must be one of train, fork, generate, got 'bake'"
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def report_of(*steps):
+    one = some(*steps)
+    return drain(one.run(None), Recorder(one, SomeConfig())).report()
+
+
+def test_the_report_keeps_the_last_step_and_the_newest_figures():
+    old, new = (Compared("loss", "nats", 1.0, measured, "a formula") for measured in (3.0, 2.0))
+    report = report_of(SomeStep(3.0, figures=(old,), files={"a": b"1"}), SomeStep(2.0, pairs=(("a", 0.5),), picture=object(), figures=(new,), doing="done"))
+    assert report["steps"] == 2
+    assert report["last"] == {"loss": 2.0, "pairs": (("a", 0.5),)}
+    assert [figure["gap"] for figure in report["figures"]] == [1.0]
+    assert report["config"] == {"count": 3, "share": 0.5, "on": True, "name": "x"}
+
+
+@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf")], ids=str)
+def test_the_report_is_json_whatever_the_numbers(bad):
+    report = report_of(SomeStep(bad, pairs=(("a", bad), ("b", 0.5)), picture=object(), figures=(Compared("loss", "nats", 1.0, bad, "a formula"),)))
+    told = json.loads(json.dumps(report, allow_nan=False))
+    assert told["last"] == {"loss": None, "pairs": [["a", None], ["b", 0.5]]}
+    assert (told["figures"][0]["measured"], told["figures"][0]["gap"]) == (None, None)
+
+
+def test_a_run_of_nothing_has_a_report():
+    assert report_of()["last"] == {}

@@ -1,0 +1,321 @@
+"""Training, forking, generating: each against what must be equal, and each figure against a slower way to the same number."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.foundations.corpus import batch_of, ladder, load_corpus, the_play
+from core.foundations.experiment import Compared, find
+from core.foundations.transformer import Shape, Transformer
+from core.foundations.weights import from_bytes
+from core.nanogpt import PREDICTIONS, ForkConfig, GenerateConfig, TrainConfig, fork, generate, train, training
+from core.nanogpt.forking import CHANGES
+from core.nanogpt.generating import copied_length
+from core.nanogpt.training import Trainer, shape_of
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nanogpt.json").read_text())
+SMALL = {"corpus": "own", "own_text": the_play()[:4000], "n_layer": 1, "n_head": 2, "width": 16, "context": 16, "batch": 4}
+
+
+def trainer_of(**changes):
+    config = TrainConfig(**SMALL | changes)
+    corpus = load_corpus(config.corpus, config.own_text)
+    return Trainer(corpus, shape_of(config, corpus), config, config.learning_rate, config.optimizer)
+
+
+def trained(**changes):
+    return list(train(TrainConfig(**SMALL | {"steps": 20} | changes)))
+
+
+def losses(steps):
+    """The loss of each batch; the last Step tells the last one again."""
+    return [step.loss for step in steps if step.loss is not None and step.validation_loss is None]
+
+
+def figures(steps):
+    return {figure.name: figure for step in steps for figure in step.figures}
+
+
+def loss_of(trainer, scale=1.0):
+    *_, loss = trainer.one_step(scale)
+    return loss
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("dialect", ["modern", "gpt2"])
+def test_it_learns_one_batch_by_heart(optimizer, dialect, monkeypatch):
+    trainer = trainer_of(width=32, learning_rate=0.02, optimizer=optimizer, dialect=dialect)
+    batch = batch_of(trainer.data, 16, 4, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(training, "batch_of", lambda *asked: batch)
+    found = [loss_of(trainer) for _ in range(120)]
+    assert found[0] == pytest.approx(math.log(len(trainer.corpus.symbols)), abs=0.1)
+    assert found[-1] < 0.1
+
+
+def test_a_run_starts_at_ln_v_and_learns():
+    steps = trained(steps=60)
+    first, told = steps[0], figures(steps)
+    assert told["first loss"].measured == pytest.approx(told["first loss"].predicted, abs=1e-5)
+    assert told["first loss"].predicted == first.ladder["ln V"] == math.log(len(first.symbols))
+    assert told["parameters"].gap == 0
+    assert told["validation loss against counts"].measured == steps[-1].validation_loss < first.validation_loss - 0.3
+    assert [steps[-1].step, steps[-1].progress, steps[-1].diverged] == [60, 1.0, False]
+
+
+def test_the_seed_decides_every_loss():
+    one, same, other = (losses(trained(seed=seed, dropout=0.2)) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other and len(one) == len(other)
+
+
+def test_snapshots_show_the_model_as_it_is():
+    shots = [step.snapshot for step in trained(steps=40) if step.snapshot]
+    assert [shots[0].step, shots[-1].step] == [0, 40] and len(shots) > 2
+    for shot in shots:
+        assert shot.maps.shape == (1, 2, len(shot.probe), len(shot.probe))
+        assert shot.maps.astype(float).sum(-1) == pytest.approx(1.0, abs=5e-3)
+        assert len(shot.places) == len(set(SMALL["own_text"])) and len(shot.sample) > 50
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_batch_in_parts_is_the_same_batch(optimizer, monkeypatch):
+    whole = trainer_of(batch=7, optimizer=optimizer)
+    loss = loss_of(whole, 0.1)
+    monkeypatch.setitem(training.UNIT_FLOPS, "cpu", 1)
+    parts = trainer_of(batch=7, optimizer=optimizer)
+    *waits, in_parts = parts.one_step(0.1)
+    assert waits == [None] * 6
+    assert in_parts == pytest.approx(loss, abs=1e-5)
+    for (name, one), other in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=0, msg=lambda told, name=name: f"{name}: {told}")
+    assert list(parts.validate())[-1] == pytest.approx(list(whole.validate())[-1], abs=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("dialect", ["modern", "gpt2"])
+def test_a_far_too_high_learning_rate_ends_politely(optimizer, dialect):
+    *_, last = steps = trained(steps=30, learning_rate=10.0, optimizer=optimizer, dialect=dialect)
+    assert last.figures
+    assert [step.diverged for step in steps[:-1]] == [False] * (len(steps) - 1)
+    if last.diverged:
+        assert "a smaller learning rate will hold" in last.doing
+    else:
+        assert last.step == 30
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 1e6])
+def test_a_loss_that_runs_away_ends_the_run(loss, monkeypatch):
+    monkeypatch.setattr(Trainer, "one_step", lambda self, scale: iter([loss]))
+    *_, last = steps = trained()
+    assert last.diverged and last.step == 1 and len(steps) == 2
+    assert last.figures and "the loss went to" in last.doing
+
+
+def test_a_figure_named_validation_loss_is_one(monkeypatch):
+    """Also when the run is given up: here no weight moves, so the validation loss is still ln V."""
+    monkeypatch.setattr(Trainer, "one_step", lambda self, scale: iter([1e6]))
+    told = figures(trained())
+    found = [figure.measured for name, figure in told.items() if name.startswith("validation loss")]
+    assert found == pytest.approx([told["first loss"].predicted] * len(found), abs=1e-5)
+
+
+def test_with_seconds_the_time_decides():
+    started = time.monotonic()
+    *_, last = trained(seconds=0.3, steps=1_000_000)
+    assert last.progress == 1.0 and last.step > 3 and last.validation_loss is not None
+    assert time.monotonic() - started < 20
+
+
+def test_a_trained_model_can_be_handed_to_generate():
+    *_, last = trained()
+    file = from_bytes(last.files["model.safetensors"])
+    assert json.loads(last.files["config.json"]) == file.shape.as_dict() | {"symbols": file.symbols, "corpus": "own"}
+    first, *rest = generate(GenerateConfig(model="own", model_file=last.files["model.safetensors"], prompt="the", length=30))
+    assert first.text == "the" and len(rest) == 30
+    assert set("".join(step.text for step in rest)) <= set(SMALL["own_text"])
+    assert "longest stretch copied word for word" not in figures(rest), "what an own model learnt from is not known"
+
+
+def test_gpt2_has_no_rotary_positions_to_complain_about():
+    """Three numbers per head are odd: rotary positions turn pairs, learned positions need none."""
+    assert len(losses(trained(dialect="gpt2", width=24, n_head=8, steps=2))) == 2
+
+
+# --- forking ----------------------------------------------------------------------------------------------------------
+
+
+def forked(**changes):
+    return list(fork(ForkConfig(**SMALL | {"steps": 8, "fork_at": 4} | changes)))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_one_change_and_nothing_else_parts_the_runs(change, monkeypatch):
+    monkeypatch.setattr(Trainer, "sample", lambda self: "")  # 18 samples take most of the time; the next test keeps them
+    steps = forked(change=change)
+    pairs = {step.step: (step.loss_a, step.loss_b) for step in steps if step.loss_a is not None}
+    assert [a == b for step, (a, b) in sorted(pairs.items()) if step <= 4] == [True] * 4
+    assert any(a != b for step, (a, b) in pairs.items() if step > 4)
+    told = figures(steps)
+    assert told["largest difference of losses before the fork"].measured == 0
+    assert told["weights that differ at the fork"].measured == 0
+    assert told["validation loss of B against A"].gap != 0
+    assert all(step.equal for step in steps)
+
+
+def test_a_has_the_losses_of_a_run_that_was_never_forked():
+    alone = losses(trained(steps=8))
+    assert [step.loss_a for step in forked() if step.loss_a is not None and step.validation_a is None] == alone
+
+
+def test_a_fork_that_was_never_reached_was_not_measured(monkeypatch):
+    """A run given up before its fork knows nothing about the weights there."""
+    monkeypatch.setattr(Trainer, "one_step", lambda self, scale: iter([1e6]))
+    *_, last = steps = forked()
+    assert last.diverged and last.step == 1
+    assert figures(steps)["weights that differ at the fork"].measured is None
+    assert not last.forked
+
+
+# --- generating -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written():
+    return list(generate(GenerateConfig(length=300, seed=3)))
+
+
+def test_what_was_drawn_surprises_by_the_entropy_it_was_drawn_from(written):
+    one = figures(written)["mean surprise"]
+    assert 0.05 < one.predicted < 4 and abs(one.gap) < 0.25
+
+
+def test_the_cache_weighs_what_the_formula_says(written):
+    one = figures(written)["cache of keys and values"]
+    assert one.gap == 0 and one.measured > 0
+
+
+def test_each_step_tells_what_was_considered(written):
+    for step in written[1:]:
+        symbols, shares = zip(*step.candidates, strict=True)
+        assert list(shares) == sorted(shares, reverse=True) and sum(shares) < 1 + 1e-5
+        if step.text in symbols:
+            assert step.surprise == pytest.approx(-math.log(shares[symbols.index(step.text)]), abs=1e-5)
+        assert step.attention.astype(float).sum(-1).max() < 1.01
+    assert [step.position for step in written] == list(range(301))
+
+
+def longest_common(text, learnt):
+    """By brute force: every stretch of the text, the longest first."""
+    stretches = (text[at : at + length] for length in range(len(text), 0, -1) for at in range(len(text) - length + 1))
+    return next((len(stretch) for stretch in stretches if stretch in learnt), 0)
+
+
+def test_the_longest_copy_is_the_longest(written):
+    from core.foundations.weights import shipped
+
+    text, learnt = "".join(step.text for step in written[1:121]), load_corpus(shipped("nanogpt").corpus).train
+    found = written[120].copied
+    assert any(text[at : at + found] in learnt for at in range(len(text) - found + 1))
+    assert not any(text[at : at + found + 1] in learnt for at in range(len(text) - found))
+    assert figures(written)["longest stretch copied word for word"].measured == written[-1].copied >= found
+
+
+@given(text=st.text("ab", max_size=30), learnt=st.text("ab", max_size=30))
+def test_the_longest_copy_equals_brute_force(text, learnt):
+    copy, longest = "", 0
+    for symbol in text:
+        copy = copied_length(copy + symbol, learnt)
+        longest = max(longest, len(copy))
+    assert longest == longest_common(text, learnt)
+
+
+def test_at_temperature_zero_nothing_surprises():
+    steps = list(generate(GenerateConfig(temperature=0.0, length=20)))
+    assert figures(steps)["mean surprise"].measured == 0
+    again = list(generate(GenerateConfig(temperature=0.0, length=20, seed=9)))
+    assert [step.text for step in steps] == [step.text for step in again]
+
+
+def test_a_prompt_of_unknown_characters_starts_a_new_line():
+    first = next(generate(GenerateConfig(prompt="漢字", length=1)))
+    assert first.text == "\n"
+
+
+def test_an_own_model_needs_a_file(refusal):
+    told = refusal(lambda: next(generate(GenerateConfig(model="own"))))
+    assert told.startswith("model 'own' needs a model file")
+
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+
+def figured(**pairs):
+    return {name: Compared(name, "nats", predicted, measured, "a test") for name, (predicted, measured) in pairs.items()}
+
+
+def rungs(loss):
+    return figured(**{f"validation loss against {name}": (level, loss) for name, level in (("counts", 3.0), ("pairs", 2.4), ("triples", 1.9))})
+
+
+SIDES = [
+    (0, rungs(3.01), 0), (0, rungs(2.99), 1), (0, rungs(2.41), 1), (0, rungs(2.39), 2), (0, rungs(1.91), 2), (0, rungs(1.89), 3), (0, rungs(math.nan), 0),
+    (1, figured(**{"validation loss of B against A": (2.0, 1.5)}), 0), (1, figured(**{"validation loss of B against A": (2.0, 2.04)}), 0),
+    (1, figured(**{"validation loss of B against A": (2.0, 2.06)}), 1), (1, figured(**{"validation loss of B against A": (2.0, 2.49)}), 1),
+    (1, figured(**{"validation loss of B against A": (2.0, 2.51)}), 2), (1, figured(**{"validation loss of B against A": (2.0, math.nan)}), 2),
+    (2, figured(**{"mean surprise": (0.0, 0.0)}), 0), (2, figured(**{"mean surprise": (0.1, 0.19)}), 1), (2, figured(**{"mean surprise": (0.2, 0.21)}), 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "told", "right"), SIDES)
+def test_the_figures_decide_which_prediction_was_right(number, told, right):
+    prediction = PREDICTIONS[number]
+    assert prediction.right(told) == right < len(prediction.answers)
+    assert prediction.because(told).endswith(".") and "\n" not in prediction.because(told)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda prediction: prediction.experiment)
+def test_a_real_run_decides_its_prediction(prediction):
+    """On a small model, so not the answer that the default one gives: the figures' names must be those of the run."""
+    one = find("nanogpt", prediction.experiment)
+    one.config_type(**prediction.settings)
+    small = {"steps": 6, "fork_at": 3, "length": 10} | {name: value for name, value in SMALL.items() if prediction.experiment != "generate"}
+    names = {field.name for field in one.settings}
+    config = one.config_type(**dict(prediction.settings) | {name: value for name, value in small.items() if name in names})
+    told = figures(one.run(config))
+    assert 0 <= prediction.right(told) < len(prediction.answers)
+    assert prediction.because(told)
+
+
+# --- golden numbers ---------------------------------------------------------------------------------------------------
+
+PRESETS = {
+    "cpu_preset_parameters": (Shape(65, 4, 4, 128, 64, "gpt2", bias=False, tied=True), False),
+    "baby_gpt_parameters": (Shape(65, 6, 6, 384, 256, "gpt2", bias=False, tied=True), False),
+    "gpt2_parameters": (Shape(50257, 12, 12, 768, 1024, "gpt2", bias=True, tied=True), True),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_of_known_models(name, monkeypatch):
+    """nanoGPT counts its two small presets without the position table. On the meta device nothing is allocated."""
+    monkeypatch.setattr(Transformer, "initialise", lambda self, seed: None)
+    shape, with_places = PRESETS[name]
+    with torch.device("meta"):
+        model = Transformer(shape)
+    counted = sum(weight.numel() for weight in model.parameters())
+    assert counted - (0 if with_places else model.place.weight.numel()) == GOLDEN[name]
+
+
+def test_ln_65():
+    """The first loss on Tiny Shakespeare, whose alphabet has 65 characters."""
+    text = "".join(map(chr, range(65))) * 3
+    assert round(ladder(text)["ln V"], 4) == GOLDEN["ln_65"]

@@ -1,0 +1,80 @@
+"""The frame of all tabs in a real browser: accessibility, small screens, presenter mode; and what the server offers."""
+
+import json
+import urllib.request
+from importlib import resources
+
+import pytest
+from gradio_client import Client
+from playwright.sync_api import expect
+
+from core.foundations.experiment import experiments, topics
+from tests.e2e.conftest import status_code
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("experiment", ["train", "fork", "generate"])
+def test_no_accessibility_violations(visit, dark, experiment):
+    """WCAG 2 A and AA, as axe-core checks them, with everything unfolded."""
+    page = visit(f"?tab=nanogpt&run={experiment}", dark=dark)
+    for fold in ("Try this: predict, then run", "How it works", "The code that ran", "Take it with you", "Sources"):
+        page.get_by_role("button", name=fold).click()
+    page.wait_for_timeout(500)
+    page.add_script_tag(content=(resources.files("axe_core_python") / "axe.min.js").read_text())
+    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+    told = [f"{v['id']}: {n['html'][:160]} {n['any'][0]['message'] if n['any'] else ''}" for v in found["violations"] for n in v["nodes"]]
+    assert told == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("experiment", ["train", "fork", "generate"])
+def test_no_sideways_scroll_on_a_phone(visit, dark, experiment):
+    page = visit(f"?tab=nanogpt&run={experiment}&present=0", width=390, height=844, dark=dark)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_presenter_mode_by_key_and_by_link(visit):
+    page = visit("?tab=nanogpt")
+    small = page.locator(".viz-status").evaluate("e => parseFloat(getComputedStyle(e).fontSize)")
+    page.keyboard.press("Alt+p")
+    assert page.locator(".viz-status").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 1.2 * small
+    page.keyboard.press("Alt+p")
+    page = visit("?tab=nanogpt&present=1")
+    expect(page.locator("body.presenter")).to_be_attached()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_unknown_tab_in_a_link(visit):
+    page = visit("?tab=nowhere")
+    expect(page.locator(".viz-status")).to_contain_text("names a tab that does not exist")
+
+
+def test_public_api_is_one_endpoint_per_experiment(url):
+    info = json.load(urllib.request.urlopen(url + "gradio_api/info"))
+    assert set(info["named_endpoints"]) == {f"/{one.key}" for topic in topics() for one in experiments(topic).values()}
+
+
+def test_api_gives_the_terminals_json_and_the_same_sentences(url):
+    client = Client(url, verbose=False)
+    report = client.predict(corpus="play", n_layer=1, steps=8, api_name="/nanogpt_train")
+    assert set(report) == {"topic", "experiment", "config", "steps", "seconds", "last", "figures"}
+    assert report["config"]["n_layer"] == 1 and report["last"]["step"] == 8
+    with pytest.raises(Exception, match="n_layer must be at most 8 layers, got 99"):
+        client.predict(n_layer=99, api_name="/nanogpt_train")
+
+
+def test_server_is_closed_where_it_should_be(url):
+    assert status_code(url + "gradio_api/run/nanogpt_train", b'{"data": []}') == 404  # no way past the queue
+    assert status_code(url + "monitoring/summary") in (403, 404)
+    assert status_code(url + "gradio_api/file=/etc/passwd") == 403
+    assert len(urllib.request.urlopen(url + "config").read()) < 300_000
+
+
+def test_upload_has_a_limit(url):
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="big.txt"\r\n\r\n' + b"0" * 36_000_000 + b"\r\n--x--\r\n"
+    request = urllib.request.Request(url + "gradio_api/upload", data=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 413
