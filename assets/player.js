@@ -251,7 +251,7 @@
         const data = shown;
         try {
           const Plotly = await Viz.plotly();
-          const traces = data.map((t) => ({ ...t, marker: { color: Viz.colour(t.colour || "a") } }));
+          const traces = data.map((t) => ({ ...t, marker: { color: t.colours.map(Viz.colour) } }));
           await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
           chart.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
           chart.setAttribute("role", "img");

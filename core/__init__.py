@@ -5,6 +5,12 @@ V vocabulary, L layers, R rank, N devices. Units stand in names: `peak_bytes`, `
 GB is 1e9 bytes and GiB is 2**30; which of the two is always said.
 """
 
+import os
+
+# Threads of a matrix product wait for each other by spinning. Where another program needs the core, long spinning turns a step of
+# 40 ms into seconds (measured: 3.4 s); after a short spin they sleep instead. Read once, when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from core.foundations.machine import mend_torchvision
 
 _torchvision_operators = mend_torchvision()  # kept alive here: it must come before anything that imports torchvision

@@ -79,7 +79,7 @@ def generate_panels(config: GenerateConfig) -> list[Panel]:
     likely = chart(axis("probability", "share of 1", 1.0), axis("next character", "symbol"))
     views = [
         view("text", "reader", "The text; the darker, the more it surprised. Click a character to go back to it."),
-        view("candidates", "plot", "What was considered for this place", span=6, layout=likely, height=330),
+        view("candidates", "plot", "What was considered for this place; the drawn one is marked", span=6, layout=likely, height=330),
         view("looks", "matrix", "Where each head looked before writing it", span=6, hint="Point at a cell."),
     ]
     return [player("writing", "Writing, one character at a time", views, scrub="character", rate=8)]
@@ -91,7 +91,13 @@ def draw_generate(step: GenerateStep, sketch: Sketch) -> None:
     looks = None if step.attention is None else head_rows(step.attention, sketch.written)
     sketch.written += step.text
     label = "the prompt" if step.surprise is None else f"{visible(step.text)}: surprise {step.surprise:.2f} nats; the model's own doubt {step.entropy:.2f}"
-    sketch.frame("writing", label, text={"text": step.text, "shade": round(shade, 2)}, candidates=bars(shown, [p for _, p in step.candidates]), looks=looks)
+    sketch.frame(
+        "writing",
+        label,
+        text={"text": step.text, "shade": round(shade, 2)},
+        candidates=bars(shown, [p for _, p in step.candidates], visible(step.text)),
+        looks=looks,
+    )
 
 
 def head_rows(weights: Any, written: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from core.__main__ import main
@@ -88,14 +88,14 @@ def test_every_step_is_plain(one):
 
 @each
 def test_the_first_step_is_there_at_once(one):
-    """With the defaults, once the machine is warm. The bound leaves room for a busy machine; the aim is a second."""
+    """With the defaults, once warm, in seconds of the processor: a busy machine does not count. Alone, that is the second we promise."""
     next(one.run(small(one)))
-    started = time.monotonic()
+    started = time.process_time()
     run = one.run(one.config_type())
     next(run)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     run.close()
-    assert seconds < 3
+    assert seconds < 1.5
 
 
 @each
@@ -164,7 +164,7 @@ def test_the_code_to_copy_builds_the_same_settings(one, data):
 
 
 @each
-@settings(max_examples=15)
+@settings(max_examples=15, phases=[Phase.generate])  # reading a command takes a while, so no failure is shrunk
 @given(data=st.data())
 def test_the_command_to_copy_builds_the_same_settings(one, data):
     """Also where a text begins with a dash, as an option does."""

@@ -15,14 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
+import torch
+
+from core.foundations.machine import this_machine
+
 T = TypeVar("T")
 
 MOST_ACTIVE = 8  # runs that take turns at once; the app's queue holds the others
 
 
+def compute_threads() -> int:
+    """Threads of one matrix product: a core is left to the server and the browser, and small products gain little from many."""
+    return max(1, min(4, this_machine().cores - 1))
+
+
 class Turns:
     def __init__(self, most_active: int = MOST_ACTIVE) -> None:
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="turn")
+        self.worker = ThreadPoolExecutor(1, "turn", initializer=torch.set_num_threads, initargs=(compute_threads(),))
         self.seats = threading.BoundedSemaphore(most_active)
         self.lock = threading.Lock()
         self.active = 0  # runs seated now

@@ -43,9 +43,10 @@ def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: 
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
 
-def bars(labels: Sequence[str], lengths: Sequence[float], colour: str = "a") -> list[dict[str, Any]]:
-    """The traces of one frame of a `plot` view: horizontal bars, the first one on top."""
-    return [{"type": "bar", "orientation": "h", "x": [round(length, 4) for length in lengths], "y": list(labels), "colour": colour}]
+def bars(labels: Sequence[str], lengths: Sequence[float], marked: str = "") -> list[dict[str, Any]]:
+    """The traces of one frame of a `plot` view: horizontal bars, the first one on top; one of them may be marked."""
+    colours = ["b" if label == marked else "a" for label in labels]
+    return [{"type": "bar", "orientation": "h", "x": [round(length, 4) for length in lengths], "y": list(labels), "colours": colours}]
 
 
 def chart(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def chart(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
     return {
         "xaxis": {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None},
         "yaxis": {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"},
-        "margin": {"l": 120, "r": 12, "t": 6, "b": 52},
+        "margin": {"l": 104, "r": 12, "t": 6, "b": 52},
         "showlegend": False,
         "transition": {"duration": 0},
     }

@@ -7,6 +7,7 @@ Everything else (controls, API endpoint, link, command, code, download) comes fr
 import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,7 +161,7 @@ def lesson_of(one: Experiment) -> str:
     """The prose of the topic and of the module that runs."""
     topic, module = importlib.import_module(f"core.{one.topic}"), sys.modules[one.run.__module__]
     docs = [inspect.getdoc(part) or "" for part in ([topic] if topic is module else [topic, module])]
-    return "\n\n---\n\n".join(docs)
+    return "\n\n---\n\n".join(re.sub(r"^(Code -> paper|Left out|Source):", r"\n**\1:**", doc, flags=re.M) for doc in docs)
 
 
 def code_of(one: Experiment) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from core.foundations.sampling import Choice, draw, probabilities, write
@@ -12,16 +12,27 @@ EIGHTHS = st.lists(st.integers(-80, 80), min_size=2, max_size=40, unique=True)  
 ALMOST_ONE = 1 - 2**-24  # the largest number that torch.rand can return
 
 
-@given(eighths=EIGHTHS, temperature=st.floats(0.1, 5), k=st.integers(0, 50), p=st.floats(0.01, 1))
-def test_filters_equal_those_of_transformers(eighths, temperature, k, p):
+@settings(max_examples=100)
+@given(
+    eighths=EIGHTHS,
+    temperature=st.floats(0.1, 5),
+    k=st.integers(0, 50),
+    place=st.integers(0, 5),
+    beside=st.sampled_from([-1e-3, 1e-3, None]),
+    p=st.floats(0.01, 1),
+)
+def test_filters_equal_those_of_transformers(eighths, temperature, k, place, beside, p):
+    """Most p lie just beside a cumulative probability, where one token more or less is kept."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
     logits = torch.tensor(eighths) / 8
     warped = TemperatureLogitsWarper(temperature)(None, logits[None])
     if k:
         warped = TopKLogitsWarper(k)(None, warped)
+    sums = torch.softmax(warped[0].double(), -1).sort(descending=True).values.cumsum(-1)
+    if beside is not None:
+        p = min(1.0, max(0.01, float(sums[place % len(sums)]) + beside))
     if p < 1:
-        sums = torch.softmax(warped.double(), -1).sort(descending=True).values.cumsum(-1)
         assume(((sums - p).abs() > 1e-5).all())
         warped = TopPLogitsWarper(p)(None, warped)
     torch.testing.assert_close(probabilities(logits, Choice(temperature, k, p)), torch.softmax(warped[0], -1), atol=1e-6, rtol=1e-4)
@@ -68,6 +79,12 @@ def test_writing_goes_on_past_the_context(context, prompt, lively):
     drawn = list(write(model, list(range(11))[:prompt] * 2, 3 * context + 2, Choice(), torch.Generator().manual_seed(0)))
     assert len(drawn) == 3 * context + 2
     assert all(0 <= one.token < 11 and one.cache.length <= context for one in drawn)
+
+
+def test_a_full_cache_starts_again_from_the_latest_half(lively):
+    model = lively(Shape(11, 1, 2, 16, 8))
+    lengths = [drawn.cache.length for drawn in write(model, [0, 1], 14, Choice(), torch.Generator().manual_seed(0))]
+    assert lengths == [2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8, 4, 5]
 
 
 @pytest.mark.parametrize("dialect", ["modern", "gpt2"])

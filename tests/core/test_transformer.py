@@ -123,6 +123,18 @@ def test_reshape_changes_the_output_and_keeps_the_weights(dialect, change, livel
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("silenced", ["attention.out", "down"])
+def test_without_the_residual_each_half_replaces_what_came_before(dialect, silenced, lively):
+    """Silence one half of one layer: with the connection the rest still speaks, without it nothing is left."""
+    model, tokens = lively(tiny(dialect)), ids(1, 16)
+    with torch.no_grad():
+        model.blocks[0].get_submodule(silenced).weight.zero_()
+    assert model(tokens).std() > 0.01
+    model.reshape(residual=False)
+    assert model(tokens).std() < 1e-3
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_seed_alone_decides_the_weights(dialect, bias):
     with torch.random.fork_rng():
