@@ -18,6 +18,7 @@ from core.foundations.experiment import Config, Experiment, Recorder, counted, e
 
 
 def main(arguments: list[str]) -> None:
+    """Exit code 2 and the sentence that the tab shows, if something is wrong."""
     if not arguments or arguments[0] in ("-h", "--help"):
         return listing()
     try:
@@ -91,6 +92,7 @@ def config_from_typed(one: Experiment, typed: dict[str, Any]) -> Config:
 
 
 def run(one: Experiment, config: Config, folder: Path | None) -> None:
+    """Drain the generator with a progress bar, then print its report."""
     recorder = Recorder(one, config)
     main_process = os.environ.get("RANK", "0") == "0"  # accelerate launch starts several; one of them speaks
     with tqdm(one.run(config), file=sys.stderr, unit=" steps", disable=not main_process, mininterval=0.2) as steps:

@@ -3,7 +3,7 @@
 from jaxtyping import install_import_hook
 
 # The shapes in the signatures of the tensor files are checked while the tests run, and only then.
-install_import_hook(["core.foundations.sampling", "core.foundations.corpus"], "beartype.beartype")
+install_import_hook(["core.foundations.sampling", "core.foundations.corpus", "core.foundations.transformer"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -125,11 +125,13 @@ def tiny_shakespeare() -> str:
 def own_text(pasted: str, uploaded: bytes) -> str:
     """The user's text, or one sentence that says why it cannot be learnt from."""
     if len(uploaded) > OWN_TEXT_BYTES or len(pasted.encode("utf-8", "replace")) > OWN_TEXT_BYTES:
-        raise ValueError(f"Your text must be at most 5 MB, got {max(len(uploaded), len(pasted)) / 1e6:.1f} MB")
+        raise ValueError(f"Your text must be at most 5 MB, got {max(len(uploaded), len(pasted.encode('utf-8', 'replace'))) / 1e6:.1f} MB")
     try:
         text = (uploaded.decode("utf-8") if uploaded else pasted).replace("\r\n", "\n").replace("\x00", "")
     except UnicodeDecodeError:
         raise ValueError("Your file must be plain text in UTF-8, and this one is not") from None
+    if any("\ud800" <= symbol <= "\udfff" for symbol in set(text)):
+        raise ValueError("Your text holds half of a character (a lone surrogate), which no file can hold: please paste it again")
     symbols = len(set(text))
     if not text.strip():
         raise ValueError("Your own text is empty: paste some, or upload a .txt file")
@@ -154,7 +156,7 @@ def ladder(text: str) -> dict[str, float]:
     """ln V and the conditional entropies of a character given 0, 1 and 2 characters before it, in nats."""
     codes = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), return_inverse=True)[1].astype(np.int64)
     size = int(codes.max()) + 1
-    joint = [0.0] + [block_entropy(codes, n, size) for n in (1, 2, 3)]
+    joint = [0.0] + [block_entropy(np.concatenate([codes, codes[: n - 1]]), n, size) for n in (1, 2, 3)]  # the text as a ring: each length has N blocks
     names = ("unigram", "bigram", "trigram")
     return {"ln V": math.log(size)} | {name: joint[n + 1] - joint[n] for n, name in enumerate(names)}
 

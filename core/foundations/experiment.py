@@ -138,6 +138,8 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     if wanted in (str, bytes) and choices is None:
         limit = field.metadata["high"]
         if limit is not None and len(value) > limit:
+            if limit < 1e5:
+                raise ValueError(f"{field.name} must be at most {limit:g} characters, got {len(value)}")
             raise ValueError(f"{field.name} must be at most {limit / 1e6:g} MB, got {len(value) / 1e6:.3g} MB")
     return value
 
@@ -146,6 +148,9 @@ ARTICLES = {int: "a whole number", float: "a number", bool: "true or false", str
 
 
 def checked_number(field: dataclasses.Field[Any], value: Any, wanted: type) -> int | float:
+    """A number within its bounds; an int may come as a float without a fraction, as browsers send it."""
+    if isinstance(value, int) and abs(value) > 1e300:
+        value = math.inf if value > 0 else -math.inf  # beyond all floats
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ValueError(f"{field.name} must be {ARTICLES[wanted]}, got {shown(value)}")
     low, high, unit = field.metadata["low"], field.metadata["high"], field.metadata["unit"]
@@ -183,7 +188,7 @@ def value_from_text(field: dataclasses.Field[Any], text: str) -> Any:
             number = float(text)
         except ValueError:
             raise ValueError(f"{field.name} must be {ARTICLES[wanted]}, got {shown(text)}") from None
-        if wanted is int and text.strip().lstrip("+-").isdigit():
+        if wanted is int and abs(number) < 1e300 and text.strip().lstrip("+-").isdigit():
             return int(text)
         return number
     return text
@@ -197,6 +202,8 @@ Run = Callable[[Any], Iterator[Any]]  # a generator function: Config -> Steps
 
 @dataclass(frozen=True)
 class Experiment:
+    """A topic's generator function with its name, its question and its Config."""
+
     topic: str
     name: str
     question: str
@@ -295,7 +302,13 @@ class Recorder:
 
 def finite(data: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN and no infinity: they become None."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in data.items()}
+    return {name: finite_value(value) for name, value in data.items()}
+
+
+def finite_value(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(finite_value(item) for item in value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def config_as_dict(config: Config) -> dict[str, Any]:

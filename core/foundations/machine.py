@@ -13,6 +13,8 @@ import torch
 
 @dataclass(frozen=True)
 class Machine:
+    """What a measured number was measured on."""
+
     processor: str
     cores: int  # logical processors this process may use
     ram_gib: float
@@ -37,6 +39,7 @@ class Machine:
 
 @functools.cache
 def this_machine() -> Machine:
+    """Looked up once; asking the driver takes a moment."""
     import psutil
 
     driver = nvidia_driver()

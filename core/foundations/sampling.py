@@ -30,7 +30,7 @@ class Choice:
 
 def probabilities(logits: Float[Tensor, "V"], choice: Choice) -> Float[Tensor, "V"]:
     """The distribution the next token is drawn from."""
-    if choice.temperature == 0:
+    if choice.temperature < 1e-6:  # float32 cannot divide by much less
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
     logits = logits / choice.temperature
     if 0 < choice.top_k < logits.shape[-1]:
@@ -45,7 +45,8 @@ def probabilities(logits: Float[Tensor, "V"], choice: Choice) -> Float[Tensor, "
 def draw(p: Float[Tensor, "V"], dice: torch.Generator) -> int:
     """One token by inverse transform: the first whose cumulative probability passes a uniform number."""
     u = torch.rand((), generator=dice)
-    return int(torch.searchsorted(p.cumsum(-1).cpu(), u * p.sum().cpu(), right=True).clamp(max=len(p) - 1))
+    sums = p.double().cumsum(-1).cpu()
+    return int(torch.searchsorted(sums, u.double() * sums[-1], right=True))
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def write(model: Transformer, prompt: list[int], length: int, choice: Choice, di
     cache, new = fresh(model), tokens[-context:]
     for _ in range(length):
         if cache.length + len(new) > context:
-            cache, new = fresh(model), tokens[-(context // 2) :]
+            cache, new = fresh(model), tokens[-max(1, context // 2) :]
         maps: list[Tensor] | None = [] if watch else None
         p = probabilities(next_logits(model, torch.tensor([new], device=device), cache, maps), choice)
         token = draw(p, dice)

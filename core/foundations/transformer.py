@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils import skip_init  # layers whose weights nobody has drawn yet: `initialise` draws them all
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Shape:
     norm: bool = True
 
     def __post_init__(self) -> None:
-        if self.width % self.n_head:
+        if self.dialect not in ("modern", "gpt2"):
+            raise ValueError(f"dialect must be modern or gpt2, got {self.dialect[:20]!r}")
+        if self.n_head < 1 or self.width % self.n_head:
             raise ValueError(f"width must be a multiple of n_head, got width {self.width} and {self.n_head} heads")
         if self.dialect == "modern" and self.width // self.n_head % 2:
             raise ValueError(f"width / n_head must be even for rotary positions, got {self.width} / {self.n_head}")
@@ -98,11 +101,13 @@ def rotate(x: Float[Tensor, "B T N D"], turns: Complex[Tensor, "T D/2"]) -> Floa
 
 
 class Attention(nn.Module):
+    """Every position asks (q), every earlier one answers (k) and gives (v), in H heads side by side."""
+
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         self.shape, self.layer = shape, layer
-        self.qkv = nn.Linear(shape.width, 3 * shape.width, bias=shape.bias)
-        self.out = nn.Linear(shape.width, shape.width, bias=shape.bias)
+        self.qkv = skip_init(nn.Linear, shape.width, 3 * shape.width, bias=shape.bias)
+        self.out = skip_init(nn.Linear, shape.width, shape.width, bias=shape.bias)
 
     def forward(self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Float[Tensor, "B T C"]:
         batch, tokens, width = x.shape
@@ -141,14 +146,16 @@ def attention_map(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H S D"]) -> F
 
 
 class Block(nn.Module):
+    """One layer: attention, then the MLP, each on the normalised input and added to it."""
+
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         self.shape = shape
         self.dice: torch.Generator | None = None  # what dropout draws from: nothing here touches the global seed
         self.norm_1, self.attention = Norm(shape), Attention(shape, layer)
         self.norm_2 = Norm(shape)
-        self.up = nn.Linear(shape.width, 4 * shape.width, bias=shape.bias)
-        self.down = nn.Linear(4 * shape.width, shape.width, bias=shape.bias)
+        self.up = skip_init(nn.Linear, shape.width, 4 * shape.width, bias=shape.bias)
+        self.down = skip_init(nn.Linear, 4 * shape.width, shape.width, bias=shape.bias)
 
     def drop(self, x: Tensor) -> Tensor:
         if not self.training or self.shape.dropout == 0:
@@ -172,13 +179,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.turns: Tensor
-        self.embed = nn.Embedding(shape.vocabulary, shape.width)
-        self.place = nn.Embedding(shape.context, shape.width) if shape.dialect == "gpt2" else None
+        self.embed = skip_init(nn.Embedding, shape.vocabulary, shape.width)
+        self.place = skip_init(nn.Embedding, shape.context, shape.width) if shape.dialect == "gpt2" else None
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layer))
         self.norm = Norm(shape)
         if self.place is None:
             self.register_buffer("turns", self.rotary_table(), persistent=False)
-        self.head = None if shape.tied else nn.Linear(shape.width, shape.vocabulary, bias=False)
+        self.head = None if shape.tied else skip_init(nn.Linear, shape.width, shape.vocabulary, bias=False)
         self.initialise(seed)
 
     @torch.no_grad()
@@ -191,6 +198,7 @@ class Transformer(nn.Module):
         modern = self.shape.dialect == "modern"
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
+                weight.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
             ends_layer = name.endswith(("attention.out.weight", "down.weight"))
             std = 0.02 / math.sqrt(2 * self.shape.n_layer) if ends_layer else 0.02
@@ -204,7 +212,7 @@ class Transformer(nn.Module):
             if isinstance(block, Block):
                 block.dice = torch.Generator(self.embed.weight.device).manual_seed(seed)
 
-    def rotary_table(self) -> Complex[Tensor, "S D/2"]:
+    def rotary_table(self) -> Complex[Tensor, "S P"]:
         """e^{i position speed}: pair j turns by 10000^(-2j/D) radians per position, the first fast, the last slowly."""
         pairs = self.shape.width // self.shape.n_head // 2
         speed = 10_000.0 ** -(torch.arange(pairs) / pairs)  # (D/2,)

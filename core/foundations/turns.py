@@ -30,9 +30,11 @@ def compute_threads() -> int:
 
 
 class Turns:
+    """The worker of one device and the seats of those who share it."""
+
     def __init__(self, most_active: int = MOST_ACTIVE) -> None:
         self.worker = ThreadPoolExecutor(1, "turn", initializer=torch.set_num_threads, initargs=(compute_threads(),))
-        self.seats = threading.BoundedSemaphore(most_active)
+        self.most_active, self.seats = most_active, threading.BoundedSemaphore(most_active)
         self.lock = threading.Lock()
         self.active = 0  # runs seated now
 
@@ -43,7 +45,7 @@ class Turns:
         and its seat is free again when this returns.
         """
         if not self.seats.acquire(timeout=60):
-            raise ValueError(f"{MOST_ACTIVE} runs are active and none ended within a minute; please try again")
+            raise ValueError(f"{self.most_active} runs are active and none ended within a minute; please try again")
         with self.lock:
             self.active += 1
         done = object()

@@ -40,6 +40,8 @@ HUB = {"openai-community/gpt2": HubModel("607a30d783dfa663caf39e06633721c8d4cfcd
 
 @dataclass(frozen=True)
 class ModelFile:
+    """What a model file says: a shape, an alphabet, where it learnt, and tensors that may or may not fit."""
+
     shape: Shape
     symbols: str  # the characters the model knows, in the order of their ids
     corpus: str  # the name of the text it learnt from
@@ -90,7 +92,7 @@ def from_bytes(data: bytes) -> ModelFile:
         config = json.loads(header["__metadata__"]["config"])
         shape = Shape(**{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)})
         symbols, corpus = typed(config["symbols"], str, "symbols"), typed(config["corpus"], str, "corpus")
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, json.JSONDecodeError, RecursionError):
         raise ValueError("The model file carries no config of this app: upload a model.safetensors that was downloaded here") from None
     check_shape(shape, symbols)
     if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
@@ -112,10 +114,12 @@ def check_shape(shape: Shape, symbols: str) -> None:
     limits = {"vocabulary": 5_000, "n_layer": 24, "n_head": 64, "width": 1024, "context": 4096}
     for name, high in limits.items():
         if not 1 <= getattr(shape, name) <= high:
-            raise ValueError(f"The model file's config is wrong: {name} must be from 1 to {high}, got {getattr(shape, name)}")
+            raise ValueError(f"The model file's config is wrong: {name} must be from 1 to {high}, got {str(getattr(shape, name))[:20]}")
     if shape.matrix_parameters > MOST_PARAMETERS:
         raise ValueError(f"The model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}")
-    if len(set(symbols)) != shape.vocabulary:
+    if any("\ud800" <= symbol <= "\udfff" for symbol in symbols):
+        raise ValueError("The model file's config is wrong: its symbols hold half of a character")
+    if len(set(symbols)) != shape.vocabulary or len(symbols) != shape.vocabulary:
         raise ValueError(f"The model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of {shape.vocabulary}")
 
 

@@ -29,6 +29,8 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class ForkConfig(TextConfig):
+    """What both runs share, the one change, and when it is made."""
+
     change: str = setting("no_residual", "Change in B", choices=CHANGES)
     steps: int = setting(160, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
     fork_at: int = setting(80, "Fork at step", unit="step", low=1, high=100_000)
@@ -46,6 +48,8 @@ class ForkConfig(TextConfig):
 
 @dataclass(frozen=True)
 class ForkStep(Step):
+    """One step of both runs, or a look at them; what did not happen in it is None."""
+
     step: int
     loss_a: float | None = None  # nats per character on the same batch
     loss_b: float | None = None
@@ -119,7 +123,7 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
             yield from look(a, b, step, forked, largest_gap)
         if diverged:
             break
-    yield from judge(a, b, step, losses, largest_gap, differing, diverged)
+    yield from judge(a, b, step, losses, largest_gap, differing, diverged, config.fork_at)
 
 
 def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) -> Iterator[ForkStep]:
@@ -129,7 +133,7 @@ def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) ->
     yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_b=b.sample(), doing="writing a sample with B")
 
 
-def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: float, differing: int, diverged: bool) -> Iterator[ForkStep]:
+def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: float, differing: int, diverged: bool, fork_at: int) -> Iterator[ForkStep]:
     """Validation loss of both runs on the same text, and what was measured before the fork."""
     ends: list[float] = []
     for trainer in (a, b):
@@ -140,9 +144,9 @@ def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: f
                 ends.append(part)
     figures = (
         Compared("largest difference of losses before the fork", "nats per character", 0.0, largest_gap, "same seed, same steps: the same numbers"),
-        Compared("weights that differ at the fork", "weights", 0.0, float(differing), "same seed, same steps: the same bits"),
+        Compared("weights that differ at the fork", "weights", 0.0, float(differing) if step >= fork_at else None, "same seed, same steps: the same bits"),
         Compared("validation loss of B against A", "nats per character", ends[0], ends[1], "A, the run without the change"),
         Compared("loss of B right after the run against A's", "nats per character", losses[0], losses[1], "A, on the same batch"),
     )
-    yield ForkStep(step, losses[0], losses[1], True, largest_gap == 0, ends[0], ends[1], diverged=diverged, figures=figures,
+    yield ForkStep(step, losses[0], losses[1], step > fork_at, largest_gap == 0, ends[0], ends[1], diverged=diverged, figures=figures,
                    doing=f"done: validation loss A {ends[0]:.3f}, B {ends[1]:.3f}")  # fmt: skip

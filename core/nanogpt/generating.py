@@ -38,6 +38,8 @@ ATTENTION_REACH = 48  # latest positions whose attention is told
 
 @dataclass(frozen=True)
 class GenerateConfig(Config):
+    """Which model writes, from what, and how a token is chosen."""
+
     prompt: str = setting("BRAMBLE:\n", "Begin with", high=2000)
     temperature: float = setting(0.8, "Temperature", low=0.0, high=5.0, help="0 always takes the likeliest")
     top_k: int = setting(0, "Top-k", unit="character", low=0, high=1000, help="keep only the k likeliest; 0 keeps all")
@@ -50,6 +52,8 @@ class GenerateConfig(Config):
 
 @dataclass(frozen=True)
 class GenerateStep(Step):
+    """One character and what was considered for its place."""
+
     position: int  # characters (or tokens) written so far
     text: str  # what this Step adds: the prompt on the first Step, then a character each
     candidates: tuple[tuple[str, float], ...] = ()  # the likeliest next ones and their probabilities, before `text` was drawn

@@ -52,7 +52,7 @@ class TextConfig(Config):
     seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True, help="the same seed gives the same run, bit for bit")
 
     def check(self) -> None:
-        Shape(vocabulary=2, n_layer=self.n_layer, n_head=self.n_head, width=self.width)
+        Shape(vocabulary=2, n_layer=self.n_layer, n_head=self.n_head, width=self.width, dialect=getattr(self, "dialect", "modern"))
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class TrainStep(Step):
+    """One optimizer step, a snapshot, or a part of either; what did not happen in it is None."""
+
     step: int
     progress: float  # 0 to 1
     loss: float | None = None  # nats per character on this step's batch
@@ -100,6 +102,8 @@ class Trainer:
         machine = this_machine()
         precision = "fp16" if machine.fast_dtype == "float16" else "no"
         self.accelerator = Accelerator(cpu=machine.device == "cpu", mixed_precision=precision)
+        if config.batch % self.accelerator.num_processes:
+            raise ValueError(f"batch must be a multiple of the {self.accelerator.num_processes} processes, got {config.batch} windows")
         self.corpus, self.config, self.learning_rate = corpus, config, learning_rate
         self.data = corpus.train_ids
         self.dice = torch.Generator().manual_seed(config.seed)
@@ -241,7 +245,7 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
         tokens_per_second = step * config.batch * config.context / busy
         if not loss <= 8 * rungs["ln V"]:  # not a number, or far worse than knowing nothing
             told = f"step {step}: the loss went to {loss:.3g}, so the run stops; a smaller learning rate will hold"
-            figures = (against("triples", rungs["trigram"], loss, "two characters"),)
+            figures = (Compared("last loss", "nats per character", rungs["ln V"], loss, "ln V: all characters equally likely"),)
             yield TrainStep(step, progress, loss, learning_rate=config.learning_rate * scale, diverged=True, figures=figures, doing=told)
             return
         yield TrainStep(step, progress, loss, None, config.learning_rate * scale, tokens_per_second, doing=f"step {step}: loss {loss:.3f}")
@@ -275,8 +279,8 @@ def last_of(parts: Iterator[float | None]) -> float:
 def possible_speed(trainer: Trainer) -> float:
     """Characters per second if training were this machine's matrix products alone, at 6 FLOPs per weight and character."""
     config, width = trainer.config, trainer.model.shape.width
-    a = torch.randn(min(config.batch * config.context, 4096), width, device=trainer.device)
-    b = torch.randn(width, 4 * width, device=trainer.device)
+    a = torch.ones(min(config.batch * config.context, 4096), width, device=trainer.device)
+    b = torch.ones(width, 4 * width, device=trainer.device)
     best = math.inf
     for _ in range(12):
         started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Links: ?tab=nanogpt&run=train&n_layer=2&seed=7 sets the same fields as the tab, the terminal and the API."""
 
+import shlex
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -58,7 +59,7 @@ def as_python(one: Experiment, config: Config) -> str:
 
 
 def as_command(one: Experiment, config: Config) -> str:
-    import shlex
-
-    told = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed(config).items() if fits(value))
-    return f"python -m core {one.topic} {one.name} {told}".strip()
+    """The terminal form; a value that begins with a dash is tied to its option by an equals sign."""
+    told = [(name, str(value)) for name, value in changed(config).items() if fits(value)]
+    words = [f"--{name}{'=' if value.startswith('-') else ' '}{shlex.quote(value)}" for name, value in told]
+    return " ".join(["python -m core", one.topic, one.name, *words])

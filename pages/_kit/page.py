@@ -171,20 +171,29 @@ def code_of(one: Experiment) -> str:
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def wire(page: Page, parts: Parts) -> None:
-    """The tab's events. Each carries the form as it is; the server keeps nothing between them."""
-    handed = {name: parts.uploads[target] for name, target in page.hand_over.items()}
-    keys = list(parts.uploads)
+@dataclass
+class Handlers:
+    """What the tab's events call. Each message carries the form as it is; the server keeps nothing between them."""
 
-    def read(message: dict[str, Any], given: Sequence[bytes | None]) -> tuple[Experiment, Config]:
+    page: Page
+    parts: Parts
+
+    @property
+    def handed(self) -> dict[str, gr.File]:
+        """File of a run -> the upload that takes it over."""
+        return {name: self.parts.uploads[target] for name, target in self.page.hand_over.items()}
+
+    def read(self, message: dict[str, Any], given: Sequence[bytes | None]) -> tuple[Experiment, Config]:
         name = message.get("experiment")
-        if name not in page.experiments:
-            raise ValueError(f"experiment must be one of {', '.join(page.experiments)}")
-        return page.experiments[name], config_from(page, name, message.get("values", {}), dict(zip(keys, given, strict=True)))
+        if name not in self.page.experiments:
+            raise ValueError(f"experiment must be one of {', '.join(self.page.experiments)}")
+        return self.page.experiments[name], config_from(self.page, name, message.get("values", {}), dict(zip(self.parts.uploads, given, strict=True)))
 
-    def run(message: dict[str, Any], *given: bytes | None) -> Iterator[dict[Any, Any]]:
+    def run(self, message: dict[str, Any], *given: bytes | None) -> Iterator[dict[Any, Any]]:
+        """A run, from the button or from an answered prediction ("guess")."""
+        page, parts = self.page, self.parts
         try:
-            one, config = read(message, given)
+            one, config = self.read(message, given)
         except ValueError as problem:
             yield {parts.transport: {"run": None, "state": "idle", "status": str(problem), "bad": True}}
             return
@@ -204,51 +213,57 @@ def wire(page: Page, parts: Parts) -> None:
                 data, files = said.ended.write(Path(folder))
                 told[parts.data] = gr.update(value=str(data), interactive=True, label="Download the data of this run (JSON)")
                 told[parts.files] = gr.update(value=[str(path) for path in files], visible=bool(files))
-                told |= {handed[path.name]: str(path) for path in files if path.name in handed}
+                told |= {self.handed[path.name]: str(path) for path in files if path.name in self.handed}
                 yield told
 
-    def start_of(message: dict[str, Any], given: Sequence[bytes | None], preview: bool) -> dict[Any, Any]:
+    def start_of(self, message: dict[str, Any], given: Sequence[bytes | None], preview: bool) -> dict[Any, Any]:
+        parts = self.parts
         try:
-            one, config = read(message, given)
-            drawn = start(page, one, config, preview=preview)
+            one, config = self.read(message, given)
+            drawn = start(self.page, one, config, preview=preview)
         except ValueError as problem:
             return {parts.transport: {"status": str(problem), "bad": True}}
         told = {parts.picture: drawn, parts.lesson: lesson_of(one), parts.code: code_of(one)}
         return told if preview else told | {parts.transport: {"status": "Back at the start."}}
 
-    def preview(message: dict[str, Any], *given: bytes | None) -> dict[Any, Any]:
-        return start_of(message, given, preview=True)
+    def preview(self, message: dict[str, Any], *given: bytes | None) -> dict[Any, Any]:
+        return self.start_of(message, given, preview=True)
 
-    def reset(message: dict[str, Any], *given: bytes | None) -> dict[Any, Any]:
-        return start_of(message, given, preview=False)
+    def reset(self, message: dict[str, Any], *given: bytes | None) -> dict[Any, Any]:
+        return self.start_of(message, given, preview=False)
 
-    def mounted() -> dict[Any, Any]:
+    def mounted(self) -> dict[Any, Any]:
         """The first visit: the form, the predictions, the lesson, the code, and the start state of the first experiment."""
-        one = next(iter(page.experiments.values()))
+        page, parts, one = self.page, self.parts, next(iter(self.page.experiments.values()))
         asked = [{"question": p.question, "answers": list(p.answers), "experiment": p.experiment, "settings": dict(p.settings)} for p in page.predictions]
         told = {parts.form: {"spec": form_of(page)}, parts.predictions: {"questions": asked}, parts.lesson: lesson_of(one), parts.code: code_of(one)}
         return told | {parts.picture: start(page, one, one.config_type(), preview=True)}
 
-    def take(request: gr.Request, message: dict[str, Any], *given: bytes | None) -> dict[str, str]:
+    def take(self, request: gr.Request, message: dict[str, Any], *given: bytes | None) -> dict[str, str]:
+        """Python, command and link for the form as it is."""
         try:
-            one, config = read(message, given)
+            one, config = self.read(message, given)
         except ValueError as problem:
-            return {"python": str(problem), "command": str(problem), "link": str(problem)}
+            return dict.fromkeys(("python", "command", "link"), str(problem))
         here = str(request.headers.get("referer") or "").split("?")[0].split("#")[0]
         return {"python": links.as_python(one, config), "command": links.as_command(one, config), "link": here + links.query_for(one, config)}
 
+
+def wire(page: Page, parts: Parts) -> None:
+    """Tie the tab's events to their handlers."""
+    on = Handlers(page, parts)
     asks = [parts.transport, *parts.uploads.values()]
-    outputs = [parts.picture, parts.transport, parts.predictions, parts.data, parts.files, *handed.values()]
+    outputs = [parts.picture, parts.transport, parts.predictions, parts.data, parts.files, *on.handed.values()]
     started = parts.transport.start(
-        run, asks, outputs, trigger_mode="multiple", show_progress="minimal", show_progress_on=parts.transport, api_visibility="private",
+        on.run, asks, outputs, trigger_mode="multiple", show_progress="minimal", show_progress_on=parts.transport, api_visibility="private",
         concurrency_id="runs", concurrency_limit=MOST_ACTIVE,
     )  # fmt: skip
     parts.transport.cancel(None, cancels=[started], api_visibility="private")
     shown = [parts.picture, parts.transport, parts.lesson, parts.code]
-    parts.transport.reset(reset, asks, shown, **QUIET)
-    parts.transport.preview(preview, asks, shown, **QUIET)
-    parts.transport.take(take, asks, parts.take, **QUIET)
-    parts.picture.mounted(mounted, None, [parts.picture, parts.form, parts.predictions, parts.lesson, parts.code], **QUIET)
+    parts.transport.reset(on.reset, asks, shown, **QUIET)
+    parts.transport.preview(on.preview, asks, shown, **QUIET)
+    parts.transport.take(on.take, asks, parts.take, **QUIET)
+    parts.picture.mounted(on.mounted, None, [parts.picture, parts.form, parts.predictions, parts.lesson, parts.code], **QUIET)
 
 
 STARTS: dict[tuple[str, str], dict[str, Any]] = {}  # start states at the defaults, by topic and experiment: every first visit needs them
