@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 
 from core.foundations.machine import this_machine  # noqa: E402
 from pages._kit.links import from_query  # noqa: E402
-from pages._kit.page import Parts, build, endpoint, start  # noqa: E402
+from pages._kit.page import build, endpoint, own, start  # noqa: E402
 from pages._kit.theme import STYLE, head, theme  # noqa: E402
 
 
@@ -52,7 +52,6 @@ class SlimBlocks(gr.Blocks):
 def assemble(syllabus: list[Chapter]) -> gr.Blocks:
     """All chapters as tabs, every experiment as an API endpoint."""
     pages = {topic: importlib.import_module(f"pages.{topic}").PAGE for chapter in syllabus for topic in chapter.topics}
-    built: dict[str, Parts] = {}
     with SlimBlocks(title="Everything about LLMs", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         if this_machine().warning:
             gr.Markdown(f"**{this_machine().warning}**", elem_classes="viz-banner")
@@ -63,7 +62,7 @@ def assemble(syllabus: list[Chapter]) -> gr.Blocks:
                     with gr.Tabs() as tabs:
                         for topic in chapter.topics:
                             with gr.Tab(pages[topic].title, id=topic, elem_id=topic):
-                                built[topic] = build(pages[topic])
+                                build(pages[topic])
                     inner.append(tabs)
         for page in pages.values():
             for one in page.experiments.values():
@@ -71,22 +70,18 @@ def assemble(syllabus: list[Chapter]) -> gr.Blocks:
         ids = json.dumps([[f"chapter-{number}", chapter.topics] for number, chapter in enumerate(syllabus)])
         app.load(None, None, [chapters, *inner], js=f"() => Viz.tabs({ids})", api_visibility="private")
 
-        def follow(request: gr.Request) -> dict[Any, Any]:
-            return follow_link(built, request)
+        def follow(request: gr.Request) -> dict[str, Any]:
+            return follow_link(list(pages), request)
 
-        targets = [part for parts in built.values() for part in (parts.form, parts.transport)]
-        app.load(follow, None, targets, queue=False, show_progress="hidden", api_visibility="private")
+        app.load(follow, None, own("link", "app"), queue=False, show_progress="hidden", api_visibility="private")
     return app
 
 
-def follow_link(built: dict[str, Parts], request: gr.Request) -> dict[Any, Any]:
-    """Set the fields that the link names; a bad link leaves the defaults and says why."""
-    topic, one, values, problem = from_query(dict(request.query_params), built)
-    parts = built[topic] if topic else next(iter(built.values()))
-    told: dict[Any, Any] = {parts.form: {"set": {"experiment": one.name, "values": values}}} if one else {}
-    if problem:
-        told[parts.transport] = {"status": problem, "bad": True}
-    return told or {parts.form: gr.skip()}
+def follow_link(topics: list[str], request: gr.Request) -> dict[str, Any]:
+    """What the link asks for, for the page to set; a bad link leaves the defaults and says why."""
+    topic, one, values, problem = from_query(dict(request.query_params), topics)
+    asked = {"topic": topic or (topics[0] if problem else None), "problem": problem}
+    return asked | ({"experiment": one.name, "values": values} if one else {})
 
 
 def warm(syllabus: list[Chapter]) -> None:

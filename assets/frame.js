@@ -99,15 +99,30 @@
       choose(experiment, true);
     };
     forms.set(topic, { read, set, ready: () => !!spec });
-    watch("value", () => {
+    const apply = () => {
       const message = props.value;
       if (!message) return;
       if (message.spec && !spec) {
         spec = message.spec; build();
         if (wanted) { set(...wanted); transports.get(topic)?.preview(); }
       }
-      if (message.set) { const was = !!spec; set(message.set.experiment, message.set.values); if (was) transports.get(topic)?.preview(); }
-    });
+    };
+    watch("value", apply);
+    apply();
+  };
+
+  // What the page's address asks for: settings of one tab, or a sentence about what is wrong with it.
+  Viz.link = (element, props, watch) => {
+    const apply = () => {
+      const asked = props.value;
+      if (!asked || !asked.topic) return;
+      const form = forms.get(asked.topic), transport = transports.get(asked.topic);
+      if (!form || !transport) return setTimeout(apply, 50); // its tab is not made yet
+      if (asked.experiment) { const waits = !form.ready(); form.set(asked.experiment, asked.values); if (!waits) transport.preview(); }
+      if (asked.problem) transport.words(asked.problem);
+    };
+    watch("value", apply);
+    apply();
   };
 
   // States: idle -> queued -> running <-> paused -> idle. The server's word (a message) always wins.
@@ -152,13 +167,15 @@
       b.type = "button"; b.title = hint; b.onclick = acts[name];
     }
     set("idle", props.limit);
-    transports.set(topic, { start, stop: () => state !== "idle" && acts.stop(), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
-    watch("value", () => {
+    transports.set(topic, { start, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
+    const apply = () => {
       const message = props.value;
       if (!message || message.asked) return;
       if (message.run !== undefined) run = message.run;
       set(message.state || state, message.status, message.bad);
-    });
+    };
+    watch("value", apply);
+    apply(); // a message may come before this part is made
   };
 
   // Try this: pick an answer, the settings are made and the run starts; its figures decide.

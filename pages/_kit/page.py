@@ -56,7 +56,7 @@ class Page:
 
 @dataclass
 class Parts:
-    """The components of a built tab that events and links need."""
+    """The components of a built tab that its events need."""
 
     form: gr.HTML
     transport: gr.HTML
@@ -123,7 +123,7 @@ def own(name: str, topic: str, *events: str, **more: Any) -> gr.HTML:
     )  # fmt: skip
 
 
-def build(page: Page) -> Parts:
+def build(page: Page) -> None:
     """Lay out a tab inside the current Gradio context and wire its events."""
     topic, uploads = page.topic, {}
     with gr.Column(elem_classes="viz-page"):
@@ -152,9 +152,7 @@ def build(page: Page) -> Parts:
             files = gr.File(label="Files of this run", interactive=False, file_count="multiple", visible=False)
         with gr.Accordion("Sources", open=False):
             gr.Markdown("\n".join(f"- [{what}]({address})" for what, address in page.sources))
-    parts = Parts(form, transport, picture, predictions, take, lesson, code, data, files, uploads)
-    wire(page, parts)
-    return parts
+    wire(page, Parts(form, transport, picture, predictions, take, lesson, code, data, files, uploads))
 
 
 def lesson_of(one: Experiment) -> str:

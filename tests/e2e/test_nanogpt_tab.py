@@ -77,6 +77,7 @@ def test_stop_keeps_what_was_computed_and_frees_the_seat(visit):
 
 def test_step_pauses_after_each_unit_and_reset_is_the_same_start(visit):
     page = visit("?tab=nanogpt&run=train&n_layer=1&seed=5")
+    expect(page.locator(".viz-strip")).to_contain_text("56,832")  # parameters of one layer: the link's start is drawn
     sample = page.locator(".viz-view pre").first
     untrained = sample.text_content()
     for expected in ("step 1:", "step 2:", "step 3:"):
