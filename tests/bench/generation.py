@@ -15,7 +15,7 @@ import torch
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import from_gpt2
-from tests.bench.ledger import Line, in_turns, options, ratio, report
+from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 from tests.bench.peers import PRESET, Preset, gpt2
 
 VOCABULARY, CONTEXT, PROMPT, NEW = 65, 256, 16, 200
@@ -59,7 +59,7 @@ def compare(preset: Preset, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    arguments = options(__doc__).parse_args()
+    arguments = with_threads(options(__doc__))
     lines, rounds = [], 2 if arguments.quick else 11
     for name, preset in list(SIZES.items())[: 1 if arguments.quick else None]:
         measured = compare(preset, rounds)

@@ -6,6 +6,7 @@ ratio of two neighbours is not. What is reported is the median of the rounds' ra
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,17 @@ def options(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def with_threads(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, after torch was given its threads: the same for all contestants of a process."""
+    import torch
+
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch: all cores unless told; the tab leaves one core free")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.spin = os.environ.get("GOMP_SPINCOUNT", "as built")
+    return arguments
+
+
 def in_turns(rounds: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """The number each contestant measures in each round; who begins changes from round to round."""
     names, measured = list(contestants), {name: list[float]() for name in contestants}
@@ -62,6 +74,9 @@ def report(name: str, lines: Sequence[Line], arguments: argparse.Namespace, **to
     rows = [("what", "ours", "peer", "ratio", "goal", "")] + [row(line) for line in lines]
     widths = [max(len(one[column]) for one in rows) for column in range(6)]
     print(f"\n{name}: {machine}" + (" (quick: not a measurement)" if arguments.quick else ""))
+    if hasattr(arguments, "threads"):
+        told |= {"threads": arguments.threads, "spin": arguments.spin}
+        print(f"torch threads: {arguments.threads}; they spin before they sleep (GOMP_SPINCOUNT): {arguments.spin}")
     if arguments.load > 0.7:
         print(f"other processes were running: load average {arguments.load} at the start")
     for one in rows:

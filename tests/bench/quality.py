@@ -28,7 +28,7 @@ from core.foundations.corpus import TINY_SHAKESPEARE_SHA256, Corpus, load_corpus
 from core.foundations.machine import this_machine
 from core.foundations.weights import from_bytes
 from core.nanogpt.training import TrainConfig, train
-from tests.bench.ledger import Line, options, report
+from tests.bench.ledger import Line, options, report, with_threads
 from tests.bench.peers import PRESET, NanoGPTLoop
 
 README_LOSS = 1.88
@@ -122,7 +122,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--text", type=Path, help="a copy of Tiny Shakespeare, for a machine without a network")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = with_threads(parser)
     if arguments.text:
         put_into_cache(arguments.text)
     try:

@@ -10,7 +10,7 @@ from statistics import median
 
 from core.foundations.corpus import load_corpus
 from core.nanogpt.training import TrainConfig, Trainer, last_of, shape_of
-from tests.bench.ledger import Line, in_turns, options, ratio, report
+from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 from tests.bench.peers import PRESET, NanoGPTLoop, TransformersLoop
 
 
@@ -34,7 +34,7 @@ def speed(one_step: Callable[[], float], steps: int) -> Callable[[], float]:
 
 
 def main() -> None:
-    arguments = options(__doc__).parse_args()
+    arguments = with_threads(options(__doc__))
     rounds, steps = (2, 3) if arguments.quick else (11, 40)
     ours = our_loop()
     nano, theirs = NanoGPTLoop(ours.corpus, ours.device), TransformersLoop(ours.corpus, ours.device)
