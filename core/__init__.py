@@ -9,7 +9,7 @@ import os
 
 # Threads of a matrix product wait for each other by spinning. Where another program needs the core, long spinning turns a step of
 # 40 ms into seconds (measured: 3.4 s); after a short spin they sleep instead. Read once, when torch is first imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from core.foundations.machine import mend_torchvision
 

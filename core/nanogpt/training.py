@@ -225,7 +225,7 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
     trainer = Trainer(corpus, shape_of(config, corpus), config, config.learning_rate, config.optimizer)
     if config.seconds and trainer.accelerator.num_processes > 1:
         raise ValueError("several processes must take the same number of steps: give steps, and leave seconds at 0")
-    rungs, first_loss = ladder(corpus.text), last_of(trainer.validate(8192))
+    rungs, first_loss = ladder(corpus.text), last_of(trainer.validate(4096))
     yield TrainStep(0, 0.0, validation_loss=first_loss, ladder=rungs, symbols=corpus.symbols, snapshot=trainer.snapshot(0),
                     figures=start_figures(trainer, rungs, first_loss), files=trainer.files())  # fmt: skip
     speed = possible_speed(trainer)
@@ -251,7 +251,8 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
         yield TrainStep(step, progress, loss, None, config.learning_rate * scale, tokens_per_second, doing=f"step {step}: loss {loss:.3f}")
         if progress < 1 and int(progress * SNAPSHOTS) > int(kept[1] * SNAPSHOTS) and step - kept[0] >= SNAPSHOT_APART:
             kept = (step, progress)
-            validation = last_of(trainer.validate(8192))
+            validation = last_of(trainer.validate(4096))
+            yield TrainStep(step, progress)  # a place to take turns: the sample is a unit of its own
             yield TrainStep(step, progress, None, validation, config.learning_rate * scale, tokens_per_second,
                             snapshot=trainer.snapshot(step), files=trainer.files(), doing=f"step {step}: validation loss {validation:.3f}")  # fmt: skip
     for part in trainer.validate():
