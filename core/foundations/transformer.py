@@ -112,24 +112,23 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Float[Tensor, "B T C"]:
         batch, tokens, width = x.shape
         heads = self.shape.n_head
-        qk, v = self.qkv(x).view(batch, tokens, 3 * heads, -1).split((2 * heads, heads), 2)  # (B, T, 2H, D), (B, T, H, D)
+        rows = self.qkv(x).view(batch, tokens, 3 * heads, -1)  # (B, T, 3H, D): the heads of q, then of k, then of v
         if self.shape.dialect == "modern":
+            qk, v = rows.split((2 * heads, heads), 2)
             qk = F.layer_norm(qk, (qk.shape[-1],))  # query-key normalisation keeps every score within +-sqrt(D)
-        if turns is not None:
-            qk = rotate(qk, turns)
-        (q, k), v = qk.transpose(1, 2).chunk(2, 1), v.transpose(1, 2)  # (B, H, T, D) each
+            qk = qk if turns is None else rotate(qk, turns)
+            (q, k), v = qk.transpose(1, 2).chunk(2, 1), v.transpose(1, 2)  # (B, H, T, D) each
+        else:
+            q, k, v = rows.transpose(1, 2).chunk(3, 1)
         if cache is not None:
             past, now = cache.length, cache.length + tokens
             cache.buffer[self.layer, 0, :, :, past:now], cache.buffer[self.layer, 1, :, :, past:now] = k, v
             k, v = cache.buffer[self.layer, 0, :, :, :now], cache.buffer[self.layer, 1, :, :, :now]
         if maps is not None:
             maps.append(attention_map(q, k))
-        if tokens == 1:  # the newest token may look at everything: no mask, and two small products beat the kernel's set-up
-            y = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), -1) @ v
-        elif tokens == k.shape[2]:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:  # several new tokens behind a cache
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_mask(q, k))
+        whole = tokens == k.shape[2]  # else there is a past: one new token may look at all of it, several need a mask
+        mask = None if whole or tokens == 1 else causal_mask(q, k)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole)
         return self.out(y.transpose(1, 2).reshape(batch, tokens, width))
 
 
