@@ -32,8 +32,8 @@ class ForkConfig(TextConfig):
     """What both runs share, the one change, and when it is made."""
 
     change: str = setting("no_residual", "Change in B", choices=CHANGES)
-    steps: int = setting(160, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
-    fork_at: int = setting(80, "Fork at step", unit="step", low=1, high=100_000)
+    steps: int = setting(140, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
+    fork_at: int = setting(70, "Fork at step", unit="step", low=1, high=100_000)
     times: float = setting(8.0, "Learning rate x", low=0.001, high=1000.0, when=("change", "learning_rate"))
     heads: int = setting(1, "Heads in B", unit="head", low=1, high=64, when=("change", "heads"))
     learning_rate: float = setting(0.02, "Learning rate", low=1e-6, high=10.0, more=True)

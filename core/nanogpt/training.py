@@ -57,7 +57,7 @@ class TextConfig(Config):
 
 @dataclass(frozen=True)
 class TrainConfig(TextConfig):
-    steps: int = setting(300, "Steps", unit="step", low=1, high=1_000_000, help="corrections of the weights")
+    steps: int = setting(250, "Steps", unit="step", low=1, high=1_000_000, help="corrections of the weights")
     learning_rate: float = setting(0.02, "Learning rate", low=1e-6, high=10.0, help="how far each correction goes")
     seconds: float = setting(0.0, "Seconds", unit="second", low=0, high=86_400, more=True, help="if above 0, the time decides, not the steps")
     optimizer: str = setting("muon", "Optimizer", choices={"muon": "Muon for the matrices, AdamW for the rest", "adamw": "AdamW for all"}, more=True)
