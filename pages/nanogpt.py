@@ -86,6 +86,8 @@ def generate_panels(config: GenerateConfig) -> list[Panel]:
 
 
 def draw_generate(step: GenerateStep, sketch: Sketch) -> None:
+    if not step.text:  # the model is still being fetched
+        return
     shade = 0.0 if step.surprise is None else min(1.0, step.surprise / 4)
     shown = [visible(symbol) for symbol, _ in step.candidates]
     looks = None if step.attention is None else head_rows(step.attention, sketch.written)

@@ -13,8 +13,10 @@ Left out: beams, penalties against repetition.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -79,18 +81,29 @@ class Writer:
         return self.encode.encode(text).ids  # type: ignore[attr-defined, no-any-return]
 
 
-def load_writer(config: GenerateConfig) -> tuple[Writer, str]:
-    """The model that was asked for, and a sentence if another one had to stand in."""
+def load_writer(config: GenerateConfig) -> Generator[None, None, tuple[Writer, str]]:
+    """Returns the model that was asked for, and a sentence if another one had to stand in; yields while it is fetched."""
     if config.model == "own":
         if not config.model_file:
             raise ValueError("model 'own' needs a model file: train one, or upload a model.safetensors that was downloaded here")
         return character_writer(config.model_file), ""
     if config.model == "gpt2":
         try:
-            return models().get("openai-community/gpt2", gpt2_writer, writer_bytes), ""
+            folder = yield from fetched("openai-community/gpt2")
+            return models().get("openai-community/gpt2", lambda: gpt2_writer(folder), writer_bytes), ""
         except Unavailable as missing:
             return shipped_writer(), f"{missing} The shipped model is used instead."
     return shipped_writer(), ""
+
+
+def fetched(model: str) -> Generator[None, None, Path]:
+    """The folder of a hub model, downloaded beside the runs that take turns: yields every 0.05 s until it is there."""
+    job = ThreadPoolExecutor(1, "fetch").submit(hub_folder, model)
+    while True:
+        try:
+            return job.result(timeout=0.05)
+        except TimeoutError:
+            yield
 
 
 def shipped_writer() -> Writer:
@@ -109,10 +122,9 @@ def character_writer(data: bytes) -> Writer:
     return Writer(file.build(this_machine().device), tuple(file.symbols), {symbol: i for i, symbol in enumerate(file.symbols)}, learnt)
 
 
-def gpt2_writer() -> Writer:
+def gpt2_writer(folder: Path) -> Writer:
     from tokenizers import Tokenizer
 
-    folder = hub_folder("openai-community/gpt2")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     symbols = tuple(tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size()))
     return Writer(gpt2_from_folder(folder).to(this_machine().device), symbols, tokenizer, None)
@@ -145,7 +157,14 @@ def looked_at(maps: list[torch.Tensor] | None) -> Float[np.ndarray, "L H S"] | N
 @experiment("What does the model consider before it writes a character?")
 def generate(config: GenerateConfig) -> Iterator[GenerateStep]:
     """Write with a trained model; each Step is one character and what was considered for its place."""
-    writer, note = load_writer(config)
+    loading = load_writer(config)
+    while True:
+        try:
+            next(loading)
+        except StopIteration as loaded:
+            writer, note = loaded.value
+            break
+        yield GenerateStep(0, "", doing="fetching the model from the hub, once")
     prompt = writer.ids(config.prompt) or writer.ids("\n")
     if not prompt:
         raise ValueError("prompt must have at least one character that the model knows")
