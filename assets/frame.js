@@ -143,7 +143,14 @@
       props.value = { ...forms.get(topic).read(), ...more, asked: ++asked };
       trigger(event);
     };
-    const start = (mode, guess) => { run = null; set("queued", "waiting for a place …"); say("start", { mode, guess: guess || null }); };
+    // Gradio knows the place in the queue and writes it into a tracker of its own; here it is said in words.
+    const tellPlace = () => {
+      if (state !== "queued" || !root.isConnected) return;
+      const place = /queue: (\d+)\/(\d+)/.exec(element.closest(".block")?.querySelector(".progress-text")?.textContent || "");
+      if (place) set("queued", `Waiting: you are number ${place[1]} of ${place[2]} in the queue.`);
+      setTimeout(tellPlace, 500);
+    };
+    const start = (mode, guess) => { run = null; set("queued", "waiting for a place …"); say("start", { mode, guess: guess || null }); setTimeout(tellPlace, 300); };
     const signal = (action) => server.signal({ run, action });
     const acts = {
       run: () => (state === "paused" ? (set("running"), signal("go")) : start("run")),

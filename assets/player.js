@@ -149,7 +149,7 @@
           ctx.drawImage(tiles[r * columns + c], x, y, tileWide, tileHigh);
           ctx.strokeStyle = Viz.colour("grid"); ctx.strokeRect(x, y, tileWide, tileHigh);
           ctx.fillStyle = Viz.colour("text"); ctx.textAlign = "left"; ctx.textBaseline = "bottom";
-          ctx.fillText(now.names[r * columns + c], x, y - 3);
+          ctx.fillText(now.names[r * columns + c], x, y - 3, tileWide);
           if (now.left && c === 0) { ctx.textAlign = "right"; ctx.textBaseline = "middle"; now.left.forEach((t, k) => ctx.fillText(t, left - 6, y + (tileHigh * (k + 0.5)) / high)); }
           if (now.below && r === rows - 1) {
             ctx.textAlign = "center"; ctx.textBaseline = "top"; ctx.font = `${Math.min(size, (1.5 * tileWide) / wide)}px monospace`;

@@ -62,6 +62,6 @@ class Turns:
 
 
 @cache
-def turns(device: str = "cpu") -> Turns:
+def turns(device: str) -> Turns:
     """The turns of one device."""
     return Turns()

@@ -7,7 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from core.foundations.turns import turns
+from core.foundations.machine import this_machine
+from core.foundations.turns import MOST_ACTIVE, turns
 from pages._kit import live
 from tests.e2e.conftest import wait_until
 
@@ -35,7 +36,7 @@ def fill(page, experiment, **values):
 
 
 def idle():
-    return not live.CONTROLS and turns().active == 0
+    return not live.CONTROLS and turns(this_machine().device).active == 0
 
 
 def test_first_visit_shows_the_start_state(visit):
@@ -110,6 +111,24 @@ def test_two_students_do_not_meet(visit):
     samples = [page.locator(".viz-view pre").first.text_content() for page in (one, two)]
     assert samples[0] != samples[1]
     assert one.locator("#nanogpt-train-seed-in").input_value() == "1"
+
+
+def test_who_waits_sees_their_place_and_can_leave(visit, url):
+    from gradio_client import Client
+
+    client = Client(url, verbose=False)
+    jobs = [client.submit(steps=100_000, n_layer=1, width=16, api_name="/nanogpt_train") for _ in range(MOST_ACTIVE)]
+    try:
+        assert wait_until(lambda: turns(this_machine().device).active == MOST_ACTIVE)
+        page = visit()
+        press(page, "Run")
+        expect(status(page)).to_contain_text("you are number 1 of 1 in the queue", timeout=15_000)
+        press(page, "Stop")
+        expect(status(page)).to_contain_text("stopped while waiting")
+    finally:
+        for job in jobs:
+            job.cancel()
+    assert wait_until(idle)
 
 
 def test_rewind_by_keyboard_and_slider(visit):
