@@ -269,7 +269,7 @@
   Viz.plotly = () => (loading ||= new Promise((done, failed) => {
     const script = make("script");
     script.src = window.plotlySource;
-    script.onload = () => done((Viz.Plotly = window.Plotly));
+    script.onload = () => done(window.Plotly);
     script.onerror = failed;
     document.head.appendChild(script);
   }));

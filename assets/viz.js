@@ -186,7 +186,6 @@
     surface.canvas.addEventListener("pointerleave", () => { hover = null; surface.redraw(); });
     return {
       cursor: (x) => { if (x !== cursor) { cursor = x; surface.redraw(); } },
-      points: () => Math.max(0, ...[...series.values()].map((s) => s.xs.length)),
       update: (data) => {
         if (data.levels) levels = data.levels;
         if (data.marks) marks = data.marks;
@@ -200,17 +199,17 @@
     };
   };
 
-  // --- panel: a text that the run replaces or extends ---
+  // --- panel: a text that the run replaces ---
   Viz.text = (place, spec) => {
     const pre = place.appendChild(make("pre", "viz-text", spec.text || ""));
     pre.tabIndex = 0;
-    return { update: (data) => { pre.textContent = data.append ? pre.textContent + data.append : data.text; } };
+    return { update: (data) => { pre.textContent = data.text; } };
   };
 
   // --- the main picture: scenes (one per experiment) of panels, the figures strip, the log ---
   Viz.picture = (element, props, watch, trigger) => {
     const root = element.querySelector(".viz-picture"), scenes = new Map();
-    let current = null, taken = null;
+    let taken = null;
     const open = (message) => {
       if (message.preview && scenes.get(message.scene)?.ran) return show(message.scene); // what a run has drawn stays
       const old = scenes.get(message.scene);
@@ -234,7 +233,6 @@
       show(message.scene);
     };
     const show = (name) => {
-      current = name;
       for (const [key, scene] of scenes) scene.node.hidden = key !== name;
     };
     const strip = (scene, machine, figures) => {
@@ -272,11 +270,9 @@
         scene.log.appendChild(make("li", "", line));
         if (scene.log.childElementCount > 400) scene.log.firstChild.remove();
       }
-      root.dataset.messages = +(root.dataset.messages || 0) + 1;
     };
     watch("value", apply);
     apply();
-    root.panel = (id) => scenes.get(current)?.panels.get(id);
     trigger("mounted");
   };
 

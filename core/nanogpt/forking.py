@@ -15,7 +15,7 @@ import torch
 from core.foundations.corpus import ladder, load_corpus
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
-from core.nanogpt.training import TextConfig, Trainer, last_of, schedule, shape_of
+from core.nanogpt.training import TextConfig, Trainer, in_parts, last_of, schedule, shape_of
 
 CHANGES = {
     "no_residual": "cut the residual connections",
@@ -137,11 +137,7 @@ def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: f
     """Validation loss of both runs on the same text, and what was measured before the fork."""
     ends: list[float] = []
     for trainer in (a, b):
-        for part in trainer.validate(16_384):
-            if part is None:
-                yield ForkStep(step, doing="judging on the validation text")
-            else:
-                ends.append(part)
+        ends.append((yield from in_parts(trainer.validate(16_384), ForkStep(step, doing="judging on the validation text"))))
     figures = (
         Compared("largest difference of losses before the fork", "nats per character", 0.0, largest_gap, "same seed, same steps: the same numbers"),
         Compared("weights that differ at the fork", "weights", 0.0, float(differing) if step >= fork_at else None, "same seed, same steps: the same bits"),

@@ -15,8 +15,9 @@ Source: nanoGPT's train.py for the shape of the loop; torch.optim.Muon.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import config_json, to_bytes
 
+S = TypeVar("S", bound=Step)
 SNAPSHOTS = 16  # how often a run pauses to write a sample and keep what the rewind slider shows
 SNAPSHOT_APART = 12  # ... and the fewest steps between two of them
 SAMPLE_LENGTH = 200  # characters
@@ -251,15 +253,11 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
         yield TrainStep(step, progress, loss, None, config.learning_rate * scale, tokens_per_second, doing=f"step {step}: loss {loss:.3f}")
         if progress < 1 and int(progress * SNAPSHOTS) > int(kept[1] * SNAPSHOTS) and step - kept[0] >= SNAPSHOT_APART:
             kept = (step, progress)
-            validation = last_of(trainer.validate(4096))
+            validation = yield from in_parts(trainer.validate(4096), TrainStep(step, progress))
             yield TrainStep(step, progress)  # a place to take turns: the sample is a unit of its own
             yield TrainStep(step, progress, None, validation, config.learning_rate * scale, tokens_per_second,
                             snapshot=trainer.snapshot(step), files=trainer.files(), doing=f"step {step}: validation loss {validation:.3f}")  # fmt: skip
-    for part in trainer.validate():
-        if part is None:
-            yield TrainStep(step, 1.0, doing="judging on the validation text")
-        else:
-            validation = part
+    validation = yield from in_parts(trainer.validate(), TrainStep(step, 1.0, doing="judging on the validation text"))
     yield TrainStep(step, 1.0, loss, validation, 0.0, tokens_per_second, snapshot=trainer.snapshot(step), files=trainer.files(),
                     figures=end_figures(rungs, validation, tokens_per_second, speed), doing=f"done: validation loss {validation:.3f}")  # fmt: skip
 
@@ -268,6 +266,17 @@ def shape_of(config: TextConfig, corpus: Corpus) -> Shape:
     gpt2 = getattr(config, "dialect", "modern") == "gpt2"
     return Shape(len(corpus.symbols), config.n_layer, config.n_head, config.width, config.context, "gpt2" if gpt2 else "modern",
                  tied=gpt2, dropout=getattr(config, "dropout", 0.0))  # fmt: skip
+
+
+def in_parts(parts: Iterator[float | None], pause: S) -> Generator[S, None, float]:
+    """Run a job that yields None between its parts: `pause` goes out there, and the job's number is returned."""
+    result = math.nan
+    for part in parts:
+        if part is None:
+            yield pause
+        else:
+            result = part
+    return result
 
 
 def last_of(parts: Iterator[float | None]) -> float:
