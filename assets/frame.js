@@ -1,9 +1,7 @@
 /* The frame of a tab in the browser: Run, Step, Stop, Reset and their states; predictions; tabs, links, presenter mode. */
 (() => {
   "use strict";
-  const Viz = window.Viz, make = Viz.make, transports = new Map();
-
-  const forms = new Map();
+  const Viz = window.Viz, make = Viz.make, transports = (Viz.transports = new Map()), forms = (Viz.forms = new Map());
 
   // The controls of a tab, made from the settings that the topic's Config declares; the server checks every value.
   Viz.form = (element, props, watch, trigger) => {
@@ -98,7 +96,9 @@
       }
       choose(experiment, true);
     };
-    forms.set(topic, { read, set, ready: () => !!spec });
+    const one = (name) => fields.get(`${chosen}.${name}`);
+    const put = (name, value) => { for (const [key, f] of fields) if (f.set && key.endsWith("." + name)) f.set(value); refresh(); }; // in every experiment that has it
+    forms.set(topic, { read, set, put, get: (name) => one(name)?.get(), ready: () => !!spec });
     const apply = () => {
       const message = props.value;
       if (!message) return;
@@ -130,7 +130,7 @@
     const root = element.querySelector(".viz-transport"), topic = root.dataset.topic, bar = root.appendChild(make("div", "viz-buttons"));
     const status = root.appendChild(make("p", "viz-status"));
     status.setAttribute("role", "status"); status.setAttribute("aria-live", "polite");
-    let state = "idle", run = null, asked = 0;
+    let state = "idle", run = null, asked = 0, later = 0;
     const set = (next, words, bad) => {
       state = root.dataset.state = next;
       if (words !== undefined) { status.textContent = status.title = words; status.classList.toggle("viz-bad", !!bad); }
@@ -174,7 +174,11 @@
       b.type = "button"; b.title = hint; b.onclick = acts[name];
     }
     set("idle", props.limit);
-    transports.set(topic, { start, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
+    const again = () => { // a picture that can be clicked runs anew: what is on ends first
+      clearTimeout(later);
+      later = setTimeout(() => (state === "idle" ? start("run") : (run && acts.stop(), again())), 200);
+    };
+    transports.set(topic, { start, again, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
     const apply = () => {
       const message = props.value;
       if (!message || message.asked) return;

@@ -163,12 +163,14 @@
         if (!now) return;
         const [rows, columns, high, wide] = now.shape, bytes = now.values;
         const parse = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)), a = parse(Viz.colour("cold")), b = parse(Viz.colour("hot"));
+        const bare = parse(Viz.colour("cold")), one = parse(Viz.colour("a")), other = parse(Viz.colour("b"));
         tiles = [];
         for (let k = 0; k < rows * columns; k++) {
           const tile = new OffscreenCanvas(wide, high), ctx = tile.getContext("2d"), image = ctx.createImageData(wide, high);
           for (let i = 0; i < wide * high; i++) {
-            const t = Math.sqrt(bytes[k * wide * high + i] / 255);
-            for (let ch = 0; ch < 3; ch++) image.data[4 * i + ch] = a[ch] + (b[ch] - a[ch]) * t;
+            const value = bytes[k * wide * high + i] / 255, t = v.signed ? Math.abs(2 * value - 1) : Math.sqrt(value);
+            const from = v.signed ? bare : a, to = !v.signed ? b : value < 0.5 ? one : other;
+            for (let ch = 0; ch < 3; ch++) image.data[4 * i + ch] = from[ch] + (to[ch] - from[ch]) * t;
             image.data[4 * i + 3] = 255;
           }
           ctx.putImageData(image, 0, 0);
@@ -183,9 +185,10 @@
         const c = Math.floor((event.offsetX - left) / (tileWide + gap)), r = Math.floor((event.offsetY - top) / (tileHigh + top + gap));
         const s = Math.floor(((event.offsetX - left - c * (tileWide + gap)) / tileWide) * wide), t = Math.floor(((event.offsetY - top - r * (tileHigh + top + gap)) / tileHigh) * high);
         if (c < 0 || r < 0 || c >= columns || r >= rows || s < 0 || t < 0 || s >= wide || t >= high) return (note.textContent = v.hint || "");
-        const value = now.values[(r * columns + c) * wide * high + t * wide + s] / 255;
+        const share = now.values[(r * columns + c) * wide * high + t * wide + s] / 255, low = now.low ?? 0, high_ = now.high ?? 1;
         const from = now.left ? now.left[t] : now.top ? `“${visible(now.top[t])}”` : t, to = now.below || now.top ? `“${visible((now.below || now.top)[s])}”` : s;
-        note.textContent = `${now.names[r * columns + c]}: ${from} looks at ${to} with weight ${value.toFixed(2)}`;
+        const said = { name: now.names[r * columns + c], from, row: t, to, column: s, value: Viz.short(low + share * (high_ - low)) };
+        note.textContent = (v.words || "{name}: row {row}, column {column}: {value}").replace(/\{(\w+)\}/g, (_, key) => said[key]);
       });
       surface.canvas.addEventListener("pointerleave", () => (note.textContent = v.hint || ""));
       return {
@@ -245,17 +248,27 @@
         const axis = (a) => ({ ...a, gridcolor: grid, zerolinecolor: grid, linecolor: grid, fixedrange: true });
         return { ...v.layout, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
       };
+      // Colours have names, so that light and dark each have their own.
+      const painted = (t) => {
+        const colour = t.colours ? t.colours.map(Viz.colour) : Viz.colour(t.colour), line = { width: 2, ...t.line, ...(t.colour ? { color: colour } : {}) };
+        return { ...t, marker: { color: colour, size: 8 }, ...(t.type === "bar" ? {} : { line }), ...(t.error_y ? { error_y: { ...t.error_y, color: colour } } : {}) };
+      };
+      const said = (t) => {
+        const points = t.x.map((x, k) => [x, t.y[k]]).filter(([x, y]) => x !== null && y !== null), text = (p) => (typeof p === "number" ? Viz.short(p) : p);
+        const told = points.length > 24 ? [points[0], points[points.length - 1]] : points; // of a long line, its ends
+        return told.map(([x, y]) => (t.orientation === "h" ? `${text(y)} ${text(x)}` : `${text(x)}: ${text(y)}`)).join(", ");
+      };
       const redraw = async () => {
         if (busy || !shown || !place.clientWidth) return;
         busy = true;
         const data = shown;
         try {
           const Plotly = await Viz.plotly();
-          const traces = data.map((t) => ({ ...t, marker: { color: t.colours.map(Viz.colour) } }));
+          const traces = data.map(painted);
           await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
           chart.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
           chart.setAttribute("role", "img");
-          chart.setAttribute("aria-label", `${v.title}: ` + data.map((t) => t.y.map((y, k) => `${y} ${Viz.short(t.x[k])}`).join(", ")).join("; "));
+          chart.setAttribute("aria-label", `${v.title}: ` + data.map((t) => (t.name ? t.name + ": " : "") + said(t)).join("; "));
         } finally { busy = false; }
         if (shown !== data) redraw();
       };
@@ -263,6 +276,33 @@
       Viz.onTheme(redraw);
       return { show: (frames, i) => { const data = frames.length ? frames[i][v.id] : null; if (data && data !== shown) { shown = data; redraw(); } } };
     },
+  };
+
+  // Two texts to choose from, one pair after the other. The setting holds the choices ("abba"), so a link holds them too.
+  Viz.views.pairs = (place, v) => {
+    const topic = place.closest("[data-topic]").dataset.topic, root = place.appendChild(make("div", "viz-pairs"));
+    let data = null;
+    const chosen = () => Viz.forms.get(topic).get(data.field) || "";
+    const put = (text) => { Viz.forms.get(topic).put(data.field, text); draw(true); Viz.transports.get(topic).again(); };
+    const draw = (focus) => {
+      const sofar = chosen(), at = sofar.length, pair = data.pairs[at];
+      root.textContent = "";
+      const words = data.rule ? `${data.rule} has chosen ${data.pairs.length} times.` : pair ? `Pair ${at + 1} of ${data.pairs.length}: which do you like better?` : `All ${data.pairs.length} pairs are chosen.`;
+      root.appendChild(make("p", "viz-note", words));
+      const cards = root.appendChild(make("div", "viz-cards"));
+      for (const [k, letter] of ["a", "b"].entries()) {
+        const card = cards.appendChild(make("button", "viz-button viz-card", (pair || data.pairs[data.pairs.length - 1])[k]));
+        card.type = "button"; card.disabled = !pair || !!data.rule; card.dataset.choice = letter;
+        card.onclick = () => put(chosen() + letter);
+        if (focus === letter) card.focus();
+      }
+      const bar = root.appendChild(make("div", "viz-buttons"));
+      for (const [words, text] of [["Take back the last choice", sofar.slice(0, -1)], ["Forget my choices", ""]]) {
+        const b = bar.appendChild(make("button", "viz-button", words));
+        b.type = "button"; b.disabled = !sofar || !!data.rule; b.onclick = () => put(text);
+      }
+    };
+    return { show: (frames) => { if (frames.length && frames[0][v.id]) { data = frames[0][v.id]; draw(); } } };
   };
 
   let loading = null;

@@ -206,6 +206,17 @@
     return { update: (data) => { pre.textContent = data.text; } };
   };
 
+  // A view of the player's that stands alone: one frame, replaced by each message.
+  const alone = (place, spec) => {
+    const view = Viz.views[spec.type](place, spec, () => {});
+    return { update: (data) => {
+      const frames = [{ [spec.id]: data.shown }];
+      if (view.clear) view.clear();
+      if (view.grown) view.grown(frames);
+      view.show(frames, 0, 0);
+    } };
+  };
+
   // --- the main picture: scenes (one per experiment) of panels, the figures strip, the log ---
   Viz.picture = (element, props, watch, trigger) => {
     const root = element.querySelector(".viz-picture"), scenes = new Map();
@@ -219,7 +230,7 @@
         panel.style.setProperty("--span", spec.span || 12);
         if (spec.title) panel.appendChild(make("h4", "", spec.title));
         const place = panel.appendChild(make("div", "viz-place"));
-        const made = Viz[spec.type](place, spec);
+        const made = (Viz[spec.type] || alone)(place, spec);
         scene.panels.set(spec.id, made);
         for (const [id, member] of Object.entries(made.members || {})) scene.panels.set(id, member);
       }

@@ -3,11 +3,12 @@
 from typing import Any
 
 from core.nanogpt import ForkConfig, ForkStep, GenerateConfig, GenerateStep, TrainConfig, TrainStep
-from pages._kit.charts import Panel, Sketch, axis, bars, chart, heat, lines, series, text
+from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, series, text
 from pages._kit.page import Page, Picture
 from pages._kit.player import player, view
 
 NATS = axis("loss", "nats per character")
+LOOKS = "{name}: {from} looks at {to} with weight {value}"
 
 
 def train_panels(config: TrainConfig) -> list[Panel]:
@@ -17,7 +18,15 @@ def train_panels(config: TrainConfig) -> list[Panel]:
         lines("loss", "Loss, on the ladder of what the text's own statistics know", steps, NATS, [learnt, unseen], span=7),
         view("sample", "text", "What it writes, always from the same seed", span=5),
         view("places", "draw", "Its characters: vowels, consonants, capitals", span=4, aspect=1.1, height=330, x="two main axes (PCA)"),
-        view("maps", "matrix", "Its attention", span=8, square=True, hint="Each row is a character of the text below and where it looks. Point at a cell."),
+        view(
+            "maps",
+            "matrix",
+            "Its attention",
+            span=8,
+            square=True,
+            words=LOOKS,
+            hint="Each row is a character of the text below and where it looks. Point at a cell.",
+        ),
     ]
     return [player("rewind", "", views, scrub="training step", rate=3, bar_before=2)]
 
@@ -76,11 +85,11 @@ def draw_fork(step: ForkStep, sketch: Sketch) -> None:
 
 
 def generate_panels(config: GenerateConfig) -> list[Panel]:
-    likely = chart(axis("probability", "share of 1", 1.0), axis("next character", "symbol"))
+    likely = ranking(axis("probability", "share of 1", 1.0), axis("next character", "symbol"))
     views = [
         view("text", "reader", "The text; the darker, the more it surprised. Click a character to go back to it."),
         view("candidates", "plot", "What was considered for this place; the drawn one is marked", span=6, layout=likely, height=330),
-        view("looks", "matrix", "Where each head looked before writing it", span=6, hint="Point at a cell."),
+        view("looks", "matrix", "Where each head looked before writing it", span=6, words=LOOKS, hint="Point at a cell."),
     ]
     return [player("writing", "Writing, one character at a time", views, scrub="character", rate=8)]
 

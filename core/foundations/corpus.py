@@ -28,6 +28,7 @@ MOST_SYMBOLS = 5_000  # different characters a model may know; the output layer 
 CORPORA = {
     "play": "The Lantern of Saltmere, a play written for this app",
     "python": "Python's own manual, from this machine",
+    "reader": "The Harbour Reader, modern prose written for this app",
     "play+python": "the play and the manual together",
     "tinyshakespeare": "Tiny Shakespeare (1.1 MB, downloaded once)",
     "own": "your own text",
@@ -79,7 +80,7 @@ def load_corpus(name: str, pasted: str = "", uploaded: bytes = b"") -> Corpus:
 
 @cache
 def shipped_corpus(name: str) -> Corpus:
-    sources = {"play": the_play, "python": python_manual, "tinyshakespeare": tiny_shakespeare}
+    sources = {"play": the_play, "python": python_manual, "reader": the_reader, "tinyshakespeare": tiny_shakespeare}
     return split(name, [sources[part]() for part in name.split("+")])
 
 
@@ -93,6 +94,10 @@ def split(name: str, texts: list[str]) -> Corpus:
 
 def the_play() -> str:
     return (ASSETS / "corpora" / "the_lantern_of_saltmere.txt").read_text(encoding="utf-8")
+
+
+def the_reader() -> str:
+    return (ASSETS / "corpora" / "the_harbour_reader.txt").read_text(encoding="utf-8")
 
 
 def python_manual() -> str:

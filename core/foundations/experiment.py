@@ -64,11 +64,12 @@ class Step:
     figures: tuple[Compared, ...] = dataclasses.field(default=(), kw_only=True)
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, kw_only=True)  # what a run hands over, by file name
     doing: str = dataclasses.field(default="", kw_only=True)  # one line for the log: what was just done
+    diverged: bool = dataclasses.field(default=False, kw_only=True)  # the run ends here because its numbers blew up
 
     def plain(self) -> dict[str, Any]:
         """The fields that fit into JSON: numbers, strings, booleans and tuples of them."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in named.items() if name not in ("figures", "files", "doing") and is_plain(value)}
+        return {name: value for name, value in named.items() if name not in ("figures", "files", "doing", "diverged") and is_plain(value)}
 
 
 def is_plain(value: object) -> bool:

@@ -9,6 +9,7 @@ With $n$ active runs and units of $u$ seconds each run moves every $n \\, u$ sec
 2.5 times a second.
 """
 
+import math
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,11 @@ from typing import TypeVar
 
 import torch
 
+from core.foundations.experiment import Step
 from core.foundations.machine import this_machine
 
 T = TypeVar("T")
+S = TypeVar("S", bound=Step)
 
 MOST_ACTIVE = 8  # runs that take turns at once; the app's queue holds the others
 
@@ -65,3 +68,21 @@ class Turns:
 def turns(device: str) -> Turns:
     """The turns of one device."""
     return Turns()
+
+
+def in_parts(parts: Iterator[float | None], pause: S) -> Generator[S, None, float]:
+    """Run a job that yields None between its parts: `pause` goes out there, and the job's number is returned."""
+    result = math.nan
+    for part in parts:
+        if part is None:
+            yield pause
+        else:
+            result = part
+    return result
+
+
+def last_of(parts: Iterator[float | None]) -> float:
+    """Run a job of several parts at once."""
+    *_, last = parts
+    assert last is not None
+    return last

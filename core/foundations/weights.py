@@ -7,7 +7,8 @@ the least recently used one goes first.
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -33,9 +34,18 @@ class HubModel:
     revision: str  # a commit, so that the bytes cannot change under us
     gigabytes: float  # 1e9 bytes of weights as they are downloaded
     what: str
+    parameters: float
+    llama: bool = True  # its layers are `nn.Linear`s (GPT-2's are not), so that LoRA and 4-bit layers find them
+    gated: bool = False  # its licence must be accepted on the hub, and HF_TOKEN be set, before it can be fetched
 
 
-HUB = {"openai-community/gpt2": HubModel("607a30d783dfa663caf39e06633721c8d4cfcd7e", 0.55, "GPT-2, 124 million parameters (OpenAI 2019)")}
+HUB = {
+    "openai-community/gpt2": HubModel("607a30d783dfa663caf39e06633721c8d4cfcd7e", 0.55, "GPT-2, 124 million parameters (hub)", 124.4e6, llama=False),
+    "HuggingFaceTB/SmolLM2-135M": HubModel("93efa2f097d58c2a74874c7e644dbc9b0cee75a2", 0.27, "SmolLM2, 135 million parameters (hub)", 134.5e6),
+    "Qwen/Qwen2.5-0.5B": HubModel("060db6499f32faf8b98477b0a26969ef7d8b9987", 0.99, "Qwen2.5, 0.5 billion parameters (hub)", 494.0e6),
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": HubModel("fe8a4ea1ffedaf415f4da2f062534de366a451e6", 2.2, "TinyLlama, 1.1 billion parameters (hub)", 1100.0e6),
+    "meta-llama/Llama-2-7b-hf": HubModel("01c7f73d771dfac7d292323805ebc428287df4f9", 13.5, "Llama 2, 7 billion parameters (hub)", 6738.4e6, gated=True),
+}
 
 
 @dataclass(frozen=True)
@@ -133,13 +143,26 @@ def hub_folder(model: str) -> Path:
     if model not in HUB:
         raise ValueError(f"model must be one of {', '.join(HUB)}, got {model!r}")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "config.json", "tokenizer*.json", "vocab.json", "merges.txt"]
+    patterns = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "vocab.json", "merges.txt"]
     try:
         return Path(snapshot_download(model, revision=HUB[model].revision, allow_patterns=patterns, etag_timeout=5))
+    except GatedRepoError:
+        raise Unavailable(f"{HUB[model].what} is gated: accept its licence on the hub and set HF_TOKEN where the app runs.") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        raise Unavailable(f"{HUB[model].what} could not be fetched from the hub (no network, or the hub does not answer).") from None
+        token = " It is gated, too: it needs HF_TOKEN where the app runs." if HUB[model].gated else ""
+        raise Unavailable(f"{HUB[model].what} could not be fetched from the hub (no network, or the hub does not answer).{token}") from None
+
+
+def fetched(model: str) -> Generator[None, None, Path]:
+    """The folder of a hub model, downloaded beside the runs that take turns: yields every 0.05 s until it is there."""
+    job = ThreadPoolExecutor(1, "fetch").submit(hub_folder, model)
+    while True:
+        try:
+            return job.result(timeout=0.05)
+        except TimeoutError:
+            yield
 
 
 def gpt2_from_folder(folder: Path) -> Transformer:

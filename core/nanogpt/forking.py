@@ -15,7 +15,8 @@ import torch
 from core.foundations.corpus import ladder, load_corpus
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
-from core.nanogpt.training import TextConfig, Trainer, in_parts, last_of, schedule, shape_of
+from core.foundations.turns import in_parts, last_of
+from core.nanogpt.training import TextConfig, Trainer, schedule, shape_of
 
 CHANGES = {
     "no_residual": "cut the residual connections",
@@ -59,7 +60,6 @@ class ForkStep(Step):
     validation_b: float | None = None
     sample_a: str | None = None
     sample_b: str | None = None
-    diverged: bool = False
     fork_at: int | None = None  # on the first Step
     levels: tuple[float, float] | None = None  # on the first Step: entropy of single characters, and of triples
 

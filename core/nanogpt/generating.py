@@ -14,7 +14,6 @@ Left out: beams, penalties against repetition.
 
 import math
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from core.foundations.experiment import Compared, Config, Step, experiment, sett
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Transformer
-from core.foundations.weights import MODEL_FILE_BYTES, Unavailable, from_bytes, gpt2_from_folder, hub_folder, model_bytes, models, shipped
+from core.foundations.weights import MODEL_FILE_BYTES, Unavailable, fetched, from_bytes, gpt2_from_folder, model_bytes, models, shipped
 
 MODELS = {
     "shipped": "the shipped model (the play and Python's manual)",
@@ -94,16 +93,6 @@ def load_writer(config: GenerateConfig) -> Generator[None, None, tuple[Writer, s
         except Unavailable as missing:
             return shipped_writer(), f"{missing} The shipped model is used instead."
     return shipped_writer(), ""
-
-
-def fetched(model: str) -> Generator[None, None, Path]:
-    """The folder of a hub model, downloaded beside the runs that take turns: yields every 0.05 s until it is there."""
-    job = ThreadPoolExecutor(1, "fetch").submit(hub_folder, model)
-    while True:
-        try:
-            return job.result(timeout=0.05)
-        except TimeoutError:
-            yield
 
 
 def shipped_writer() -> Writer:

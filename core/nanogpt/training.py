@@ -15,9 +15,8 @@ Source: nanoGPT's train.py for the shape of the loop; torch.optim.Muon.
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from core.foundations.experiment import Compared, Config, Step, experiment, sett
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Shape, Transformer
+from core.foundations.turns import in_parts, last_of
 from core.foundations.weights import config_json, to_bytes
 
-S = TypeVar("S", bound=Step)
 SNAPSHOTS = 16  # how often a run pauses to write a sample and keep what the rewind slider shows
 SNAPSHOT_APART = 12  # ... and the fewest steps between two of them
 SAMPLE_LENGTH = 200  # characters
@@ -88,7 +87,6 @@ class TrainStep(Step):
     validation_loss: float | None = None  # nats per character on text it has not learnt from
     learning_rate: float = 0.0
     tokens_per_second: float | None = None
-    diverged: bool = False
     ladder: dict[str, float] = field(default_factory=dict)  # entropies of the text, on the first Step
     symbols: str = ""  # on the first Step
     snapshot: Snapshot | None = None
@@ -266,24 +264,6 @@ def shape_of(config: TextConfig, corpus: Corpus) -> Shape:
     gpt2 = getattr(config, "dialect", "modern") == "gpt2"
     return Shape(len(corpus.symbols), config.n_layer, config.n_head, config.width, config.context, "gpt2" if gpt2 else "modern",
                  tied=gpt2, dropout=getattr(config, "dropout", 0.0))  # fmt: skip
-
-
-def in_parts(parts: Iterator[float | None], pause: S) -> Generator[S, None, float]:
-    """Run a job that yields None between its parts: `pause` goes out there, and the job's number is returned."""
-    result = math.nan
-    for part in parts:
-        if part is None:
-            yield pause
-        else:
-            result = part
-    return result
-
-
-def last_of(parts: Iterator[float | None]) -> float:
-    """Run a job of several parts at once."""
-    *_, last = parts
-    assert last is not None
-    return last
 
 
 def possible_speed(trainer: Trainer) -> float:

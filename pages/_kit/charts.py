@@ -33,31 +33,98 @@ def text(id: str, title: str, *, span: int = 12) -> Panel:
     return {"id": id, "type": "text", "title": title, "span": span}
 
 
-def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: str = "", top: str = "") -> dict[str, Any]:
-    """Heat maps for one frame of a `matrix` view. values: array (rows, columns, height, width) of numbers from 0 to 1.
+def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: str = "", top: str = "", low: float = 0.0, high: float = 1.0) -> dict[str, Any]:
+    """Heat maps for one frame of a `matrix` view. values: array (rows, columns, height, width) of numbers from low to high.
 
     left: a label per line of a map; below: a character per column; top: the characters of a square map, for hovering.
     """
-    scaled = (values.clip(0, 1) * 255).astype("uint8")
-    told = {"shape": list(values.shape), "bytes": base64.b64encode(scaled.tobytes()).decode(), "names": list(names)}
+    scaled = ((values - low) / ((high - low) or 1.0)).clip(0, 1) * 255
+    told = {"shape": list(values.shape), "bytes": base64.b64encode(scaled.astype("uint8").tobytes()).decode(), "names": list(names)}
+    told |= {"low": low, "high": high} if (low, high) != (0.0, 1.0) else {}
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
 
-def bars(labels: Sequence[str], lengths: Sequence[float], marked: str = "") -> list[dict[str, Any]]:
-    """The traces of one frame of a `plot` view: horizontal bars, the first one on top; one of them may be marked."""
-    colours = ["b" if label == marked else "a" for label in labels]
-    return [{"type": "bar", "orientation": "h", "x": [round(length, 4) for length in lengths], "y": list(labels), "colours": colours}]
+# --- Plotly charts: a layout, and traces as the data of a frame ---
 
 
-def chart(x: dict[str, Any], y: dict[str, Any]) -> dict[str, Any]:
-    """The layout of a `plot` view."""
+def chart(x: dict[str, Any], y: dict[str, Any], *, log_x: bool = False, log_y: bool = False, stacked: bool = False, legend: bool = False) -> dict[str, Any]:
+    """The layout of a `plot` view with numbers on both axes. stacked: bars stand on each other."""
+    named = [{"title": {"text": one["title"]}} | ({"range": [0, one["high"]]} if one["high"] else {}) for one in (x, y)]
+    for one, log in zip(named, (log_x, log_y), strict=True):
+        one |= {"type": "log", "dtick": 1, "exponentformat": "power"} if log else {}
+    return frame_of(named[0], named[1], 62, legend) | ({"barmode": "stack"} if stacked else {})
+
+
+def ranking(x: dict[str, Any], y: dict[str, Any], *, stacked: bool = False, legend: bool = False, left: int = 104) -> dict[str, Any]:
+    """The layout of a `plot` view with a name per line and horizontal bars, the first on top."""
+    across = {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None}
+    down = {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"}
+    return frame_of(across, down, left, legend) | ({"barmode": "stack"} if stacked else {})
+
+
+def frame_of(x: dict[str, Any], y: dict[str, Any], left: int, legend: bool) -> dict[str, Any]:
+    margin = {"l": left, "r": 12, "t": 30 if legend else 6, "b": 52}
     return {
-        "xaxis": {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None},
-        "yaxis": {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"},
-        "margin": {"l": 104, "r": 12, "t": 6, "b": 52},
-        "showlegend": False,
+        "xaxis": x,
+        "yaxis": y,
+        "margin": margin,
+        "showlegend": legend,
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
         "transition": {"duration": 0},
     }
+
+
+def bars(labels: Sequence[str], lengths: Sequence[float], marked: str = "", *, label: str = "", colour: str = "") -> list[dict[str, Any]]:
+    """Horizontal bars for a `ranking`, the first one on top; one of them may be marked."""
+    colours = [colour or ("b" if label == marked else "a") for label in labels]
+    return [{"type": "bar", "orientation": "h", "x": [rounded(length) for length in lengths], "y": list(labels), "colours": colours, "name": label}]
+
+
+def columns(xs: Sequence[float | str], heights: Sequence[float], label: str, colour: str, *, width: float | None = None) -> dict[str, Any]:
+    """Upright bars: a histogram, or kinds that stack."""
+    told = {"type": "bar", "x": list(xs), "y": [rounded(height) for height in heights], "name": label, "colour": colour}
+    return told | ({"width": width} if width else {})
+
+
+def dots(
+    xs: Sequence[float], ys: Sequence[float | None], label: str, colour: str, *, line: bool = False, errors: Sequence[float] = (), names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Points, with error bars and a name each where they are given; `line` joins them."""
+    mode = "+".join(["markers"] + (["lines"] if line else []) + (["text"] if names else []))
+    told: dict[str, Any] = {
+        "type": "scatter",
+        "mode": mode,
+        "x": list(xs),
+        "y": [None if y is None else rounded(y) for y in ys],
+        "name": label,
+        "colour": colour,
+    }
+    if errors:
+        told["error_y"] = {"type": "data", "array": [rounded(error) for error in errors], "visible": True}
+    return told | ({"text": list(names), "textposition": "top center"} if names else {})
+
+
+def curve(xs: Sequence[float | None], ys: Sequence[float | None], label: str, colour: str, *, dash: bool = False, filled: bool = False) -> dict[str, Any]:
+    """A line without points. filled: an area that stands on the filled curve before it."""
+    told: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(xs),
+        "y": [None if y is None else rounded(y) for y in ys],
+        "name": label,
+        "colour": colour,
+    }
+    return told | ({"line": {"dash": "dash"}} if dash else {}) | ({"stackgroup": "one"} if filled else {})
+
+
+def spikes(xs: Sequence[float], height: float, label: str, colour: str) -> dict[str, Any]:
+    """Upright lines from 0 to `height`: the levels of a code, the places of something."""
+    return curve([part for x in xs for part in (x, x, None)], [part for _ in xs for part in (0.0, height, None)], label, colour)
+
+
+def rounded(value: float) -> float | None:
+    """Five digits are more than a screen shows; JSON has no NaN and no infinity."""
+    return float(f"{value:.5g}") if abs(value) < 1e300 else None
 
 
 class Sketch:
@@ -83,6 +150,10 @@ class Sketch:
 
     def text(self, panel: str, words: str) -> None:
         self.updates.append((panel, {"text": words}))
+
+    def show(self, panel: str, data: Any) -> None:
+        """Replace what a `view` shows that stands as a panel of its own: traces, a heat map, shapes."""
+        self.updates.append((panel, {"shown": data}))
 
     def frame(self, panel: str, label: str, **views: Any) -> None:
         self.updates.append((panel, {"frames": [{"label": label} | views]}))

@@ -158,7 +158,7 @@ def watched(one: Experiment, config: Config, panels: list[Panel], draw: Draw, na
     if recorder.last is None:
         yield Message(None, {"run": None, "state": "idle", "status": ending, "bad": bad})
         return
-    bad = bad or bool(getattr(recorder.last, "diverged", False))
+    bad = bad or recorder.last.diverged
     message = picture_message(one, recorder, sketch.take_whole(), lines)
     yield Message(message, {"run": None, "state": "idle", "status": ending or recorder.last.doing or "done", "bad": bad}, recorder)
 

@@ -1,6 +1,7 @@
 """The player: frames computed once, sent once, played in the browser (assets/player.js).
 
 A player is a panel with views that share one timeline. `Sketch.frame(player, label, view_id=data, ...)` adds a frame.
+Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id, data)` replaces what it shows.
 
 | view | data of a frame |
 |---|---|
@@ -9,7 +10,8 @@ A player is a panel with views that share one timeline. `Sketch.frame(player, la
 | reader | {"text", "shade"}: what this frame adds to the text and how strongly it is shaded, 0 to 1 |
 | matrix | `charts.heat(...)` |
 | draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
-| plot | Plotly traces, such as `charts.bars(...)` |
+| plot | Plotly traces: a list of `charts.dots(...)`, `charts.columns(...)`, `charts.curve(...)` ..., or `charts.bars(...)` |
+| pairs | {"pairs": [[text, text], ...], "field", "rule"}: two texts to choose from; a click goes into the setting `field` as "a" or "b" and runs |
 """
 
 from collections.abc import Sequence
@@ -18,8 +20,12 @@ from typing import Any, Literal
 View = dict[str, Any]
 
 
-def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "plot"], title: str, *, span: int = 12, **options: Any) -> View:
-    """options: hint, square (matrix); aspect, height, x (draw); layout, height (plot)."""
+def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "plot", "pairs"], title: str, *, span: int = 12, **options: Any) -> View:
+    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot).
+
+    signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell says,
+    with {name}, {from} or {row}, {to} or {column}, {value}.
+    """
     return {"id": id, "type": kind, "title": title, "span": span} | options
 
 

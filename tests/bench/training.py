@@ -9,7 +9,8 @@ from collections.abc import Callable
 from statistics import median
 
 from core.foundations.corpus import load_corpus
-from core.nanogpt.training import TrainConfig, Trainer, last_of, shape_of
+from core.foundations.turns import last_of
+from core.nanogpt.training import TrainConfig, Trainer, shape_of
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 from tests.bench.peers import PRESET, NanoGPTLoop, TransformersLoop
 

@@ -77,7 +77,7 @@ BAD = [
     (TrainConfig, {"dropout": 1.0}, "dropout must be at most 0.9, got 1"),
     (TrainConfig, {"width": 60, "n_head": 8}, "width must be a multiple of n_head, got width 60 and 8 heads"),
     (TrainConfig, {"width": 24, "n_head": 8}, "width / n_head must be even for rotary positions, got 24 / 8"),
-    (TrainConfig, {"corpus": "bible"}, "corpus must be one of play, python, play+python, tinyshakespeare, own, got 'bible'"),
+    (TrainConfig, {"corpus": "bible"}, "corpus must be one of play, python, reader, play+python, tinyshakespeare, own, got 'bible'"),
     (TrainConfig, {"corpus": 3}, "corpus must be text, got 3"),
     (TrainConfig, {"own_file": "a path"}, "own_file must be a file, got 'a path'"),
     (TrainConfig, {"own_text": "ab" * 3_000_000}, "own_text must be at most 5 MB, got 6 MB"),

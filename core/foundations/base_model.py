@@ -1,0 +1,252 @@
+r"""The base model that fine-tuning starts from: a small Llama of our own, or an allow-listed one from the hub.
+
+Ours has the Llama architecture of transformers (RMSNorm, rotary positions, SwiGLU, nothing but `nn.Linear` in its
+layers), reads sub-word tokens (byte-level BPE) and lies in `assets/weights/base/` in the hub's own format, so the same
+three lines load it and any model of the hub. It has learnt Python's manual and *The Harbour Reader*, modern prose
+written for this app, and has never seen the play.
+
+Loss is counted in nats per *token*; a token of ours is 2 to 3 characters, so the numbers are higher than those of the
+nanoGPT tab, which are per character.
+
+Made by: `python -m core.foundations.base_model --seconds 420 --save-to assets/weights/base`.
+Source: Touvron et al. 2023, arXiv:2302.13971 (the architecture); Sennrich et al. 2016, arXiv:1508.07909 (BPE).
+"""
+
+import math
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from core.foundations.corpus import ASSETS, Corpus, batch_of, load_corpus, windows_of
+from core.foundations.machine import this_machine
+from core.foundations.sampling import Choice, draw, probabilities
+from core.foundations.turns import last_of
+from core.foundations.weights import HUB, fetched
+
+FOLDER = ASSETS / "weights" / "base"
+CONTEXT = 128  # tokens
+VOCABULARY = 1024
+BASES = {"shipped": "the shipped base, 2.3 M parameters"} | {name: told.what for name, told in HUB.items() if told.llama}
+UNIT_FLOPS = {"cpu": 6e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
+
+
+@dataclass(frozen=True)
+class Base:
+    """A causal language model of transformers with its tokenizer. Loaded anew for each run, since a run changes it."""
+
+    name: str
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # tokenizers.Tokenizer
+
+    def ids(self, text: str) -> Int[Tensor, "N"]:
+        return torch.tensor(self.tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.long)
+
+    def text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def from_folder(folder: Path, name: str, **how: Any) -> Base:
+    """A model in the hub's format: safetensors only, no code of the hub's, no network. `how` goes to transformers."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    how = {"dtype": torch.float32} | how
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **how)
+    if "quantization_config" not in how and "device_map" not in how:
+        model = model.to(this_machine().device)
+    return Base(name, model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def load_base(name: str = "shipped", **how: Any) -> Generator[None, None, Base]:
+    """The base model by name; yields while a model of the hub is fetched. `how`: dtype, quantization_config."""
+    if name == "shipped":
+        return from_folder(FOLDER, name, **how)
+    check_memory(HUB[name].parameters * bytes_per_weight(how), f"{HUB[name].what}, to be loaded,")
+    folder = yield from fetched(name)
+    return from_folder(folder, name, **how)
+
+
+def bytes_per_weight(how: dict[str, Any]) -> float:
+    """What loading keeps per weight: 4-bit with its constants, 8-bit, or the dtype's own size."""
+    quantised = how.get("quantization_config")
+    if quantised is not None:
+        return 0.57 if getattr(quantised, "load_in_4bit", False) else 1.05
+    return float(how.get("dtype", torch.float32).itemsize)
+
+
+def free_bytes() -> float:
+    """Memory that could be had now: the GPU's if there is one."""
+    if this_machine().gpu:
+        return float(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return float(psutil.virtual_memory().available)
+
+
+def check_memory(need: float, what: str) -> None:
+    """Refuse, before anything is loaded, what cannot fit."""
+    free = free_bytes()
+    if need > free:
+        raise ValueError(f"{what} needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free here: choose a smaller model or fewer bits")
+
+
+# --- looking at a model -----------------------------------------------------------------------------------------------
+
+
+def cross_entropy(model: Any, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], reduction: str = "mean") -> Tensor:
+    """Surprise in nats per token at what really came next."""
+    logits = model(input_ids=inputs, use_cache=False).logits  # (B, T) -> (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
+
+
+def windows_at_once(model: Any, context: int, flops_per_weight: int) -> int:
+    """How many windows one unit of work takes: 2 FLOPs per weight and token forward, 4 more for the whole backward pass."""
+    weights = sum(weight.numel() for weight in model.parameters())
+    device = next(model.parameters()).device.type
+    return max(1, int(UNIT_FLOPS[device] / (flops_per_weight * weights * context)))
+
+
+def validate(model: Any, ids: Int[Tensor, "N"], context: int, most: int | None = None) -> Iterator[float | None]:
+    """Yields None between parts, then the mean loss in nats per token over (the first `most` tokens of) a text."""
+    inputs, targets = windows_of(ids, context, most)
+    total, at_once = 0.0, windows_at_once(model, context, 2)
+    for first in range(0, len(inputs), at_once):
+        if first:
+            yield None
+        part = slice(first, first + at_once)
+        total += summed_loss(model, inputs[part], targets[part])
+    yield total / targets.numel()
+
+
+@torch.inference_mode()
+def summed_loss(model: Any, inputs: Tensor, targets: Tensor) -> float:
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    total = float(cross_entropy(model, inputs.to(device), targets.to(device), "sum"))
+    model.train(was_training)
+    return total
+
+
+def write(base: Base, model: Any, prompt: str, length: int, choice: Choice, seed: int) -> str:
+    """Continue the prompt by `length` tokens; `model` is the base's own, or an adapted one. Gives the new text only."""
+    ids, dice = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
+    written: list[int] = []
+    for token in drawn(model, ids, length, choice, dice):
+        written.append(token)
+    return base.text(ids + written)[len(base.text(ids)) :]
+
+
+def drawn(model: Any, ids: list[int], length: int, choice: Choice, dice: torch.Generator) -> Iterator[int]:
+    """Tokens, one after the other, each from one pass over one position."""
+    cache, new, device = None, ids, next(model.parameters()).device
+    model.eval()
+    for _ in range(length):
+        logits, cache = next_logits(model, torch.tensor([new], device=device), cache)
+        token = draw(probabilities(logits, choice), dice)
+        yield token
+        new = [token]
+
+
+@torch.inference_mode()
+def next_logits(model: Any, tokens: Tensor, cache: Any) -> tuple[Tensor, Any]:
+    answer = model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    return answer.logits[0, -1].float(), answer.past_key_values
+
+
+# --- how ours was made ------------------------------------------------------------------------------------------------
+
+
+def pretraining_corpora() -> list[Corpus]:
+    return [load_corpus("python"), load_corpus("reader")]
+
+
+def learn_tokens(text: str) -> Any:
+    """A byte-level BPE tokenizer: 256 bytes and the merges that shorten this text most, so that nothing is unknown."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(text.split("\n\n"), trainer)
+    return tokenizer
+
+
+def new_model(seed: int) -> Any:
+    """A Llama of 2.3 million parameters whose weights come from the seed alone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=192, intermediate_size=576, num_hidden_layers=4, num_attention_heads=6,
+                         num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None)  # fmt: skip
+    model, dice = LlamaForCausalLM(config), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in (weight for weight in model.parameters() if weight.ndim == 2):
+            weight.copy_(torch.randn(weight.shape, generator=dice) * (0.02 if weight.shape[0] == VOCABULARY else weight.shape[1] ** -0.5))
+    return model
+
+
+def pretrain(seconds: float, learning_rate: float = 0.02, batch: int = 12, seed: int = 0, log: Any = sys.stderr) -> Base:
+    """Train our base for a time: Muon for the layers' matrices, AdamW for the rest, half a cosine down."""
+    corpora = pretraining_corpora()
+    tokenizer = learn_tokens("\n\n".join(corpus.train for corpus in corpora))
+    base = Base("shipped", new_model(seed).to(this_machine().device), tokenizer)
+    train_ids = torch.cat([base.ids(corpus.train) for corpus in corpora])
+    matrices = [weight for name, weight in base.model.named_parameters() if weight.ndim == 2 and "layers" in name]
+    others = [weight for name, weight in base.model.named_parameters() if not (weight.ndim == 2 and "layers" in name)]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, learning_rate, weight_decay=0.1, adjust_lr_fn="original"),
+        torch.optim.AdamW(others, learning_rate / 5, betas=(0.9, 0.98), weight_decay=0.1),
+    ]
+    rates, dice, started, step = [learning_rate, learning_rate / 5], torch.Generator().manual_seed(seed), time.monotonic(), 0
+    while (progress := (time.monotonic() - started) / seconds) < 1:
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * progress))
+        inputs, targets = batch_of(train_ids, CONTEXT, batch, dice)
+        loss = cross_entropy(base.model, inputs.to(base.device), targets.to(base.device))
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        step += 1
+        if step % 100 == 0:
+            told = {corpus.name: round(last_of(validate(base.model, base.ids(corpus.validation), CONTEXT, 8192)), 3) for corpus in corpora}
+            print(f"step {step}, {progress:.0%}: loss {float(loss):.3f}, validation {told}", file=log, flush=True)
+    return base
+
+
+def save(base: Base, folder: Path) -> None:
+    """In the hub's format, float16: config.json, model.safetensors, tokenizer.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base.model.half().save_pretrained(folder, safe_serialization=True)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    base.tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def main(seconds: float, save_to: Path) -> None:
+    base = pretrain(seconds)
+    for corpus in [*pretraining_corpora(), load_corpus("play")]:
+        ids = base.ids(corpus.validation)
+        loss = last_of(validate(base.model, ids, CONTEXT))
+        print(f"{corpus.name}: {loss:.4f} nats per token, {loss * len(ids) / len(corpus.validation):.4f} per character", file=sys.stderr)
+    save(base, save_to)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)

@@ -1,0 +1,173 @@
+r"""Postcards: the small world in which people have taste.
+
+A postcard has a greeting, one or two sentences about a holiday by the sea, some cheerful and some gloomy, and often a
+farewell. A grammar draws them, 82 words in all; a policy that has learnt from 20,000 of them writes such cards. The
+first four tokens (`<start> dear anna ,`) are the prompt, the rest is the answer.
+
+A *rule* is somebody with a taste who can say of any card how good it is: the gold reward, which in the real world nobody
+has. It values each wanted word once, up to four of them, and takes points off for what no reader would like: words
+said over and over, and a card that does not end.
+
+Left out: meaning. The sea may be salty and late.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+CHEERFUL = ("sunny", "lovely", "warm", "calm", "golden", "happy", "kind", "fresh", "bright", "perfect")
+GLOOMY = ("rainy", "cold", "grey", "late", "loud", "broken", "salty", "tired", "dull", "empty")
+SEA = ("sea", "harbour", "boat", "beach", "lighthouse", "fish")
+LAND = ("soup", "room", "bus", "garden", "market", "museum", "bread", "hotel")
+NAMES = ("anna", "ben", "clara", "david", "ella", "finn")
+GREETINGS = ("dear", "hello", "hi")
+FAREWELLS = (("see", "you", "soon"), ("wish", "you", "were", "here"), ("love", "from", "us"), ("thank", "you", "for", "everything"))
+OTHER = (
+    "the",
+    "is",
+    "was",
+    "very",
+    "a",
+    "bit",
+    "and",
+    "we",
+    "walked",
+    "to",
+    "saw",
+    "liked",
+    "hated",
+    "found",
+    "every",
+    "day",
+    "i",
+    "miss",
+    "love",
+    "in",
+    "it",
+    "but",
+    "today",
+)
+SPECIAL = ("<start>", "<end>")
+MARKS = (",", ".", "!")
+WORDS = tuple(dict.fromkeys(SPECIAL + MARKS + OTHER + GREETINGS + NAMES + SEA + LAND + CHEERFUL + GLOOMY + tuple(word for line in FAREWELLS for word in line)))
+NUMBER = {word: i for i, word in enumerate(WORDS)}
+START, END = NUMBER["<start>"], NUMBER["<end>"]
+PROMPT = 4  # tokens: <start>, greeting, name, comma
+LENGTH = 32  # tokens of the longest card, prompt and <end> included
+
+
+class Draws:
+    """Choices from a generator; the surprise of all of them adds up to the card's own."""
+
+    def __init__(self, dice: torch.Generator) -> None:
+        self.dice, self.surprise = dice, 0.0
+
+    def one(self, things: Sequence[str] | Sequence[tuple[str, ...]]) -> str | tuple[str, ...]:
+        self.surprise += math.log(len(things))
+        return things[int(torch.randint(len(things), (), generator=self.dice))]
+
+    def maybe(self, chance: float) -> bool:
+        yes = float(torch.rand((), generator=self.dice)) < chance
+        self.surprise -= math.log(chance if yes else 1 - chance)
+        return yes
+
+    def word(self, things: Sequence[str]) -> list[str]:
+        return [str(self.one(things))]
+
+
+def postcard(dice: torch.Generator) -> tuple[list[str], float]:
+    """A card as words, `<start>` and `<end>` included, and its surprise in nats: -ln of the chance that the grammar draws it."""
+    draws = Draws(dice)
+    words = ["<start>", *draws.word(GREETINGS), *draws.word(NAMES), ","]
+    words += sentence(draws)
+    if draws.maybe(0.6):
+        words += sentence(draws)
+    if draws.maybe(0.7):
+        words += [*draws.one(FAREWELLS), "!" if draws.maybe(0.5) else "."]
+    return [*words, "<end>"], draws.surprise
+
+
+def sentence(draws: Draws) -> list[str]:
+    """One of three kinds: how something is, what we did, what I feel."""
+    if draws.maybe(0.6):
+        words = [*thing(draws), "is" if draws.maybe(0.5) else "was", *quality(draws)]
+        if draws.maybe(0.35):
+            words += ["and" if draws.maybe(0.6) else "but", *thing(draws), "is" if draws.maybe(0.5) else "was", *quality(draws)]
+    elif draws.maybe(0.6):
+        words = ["we", *draws.word(("saw", "liked", "hated", "found")), *thing(draws)]
+        words += ["every", "day"] if draws.maybe(0.4) else []
+    else:
+        words = ["i", "miss" if draws.maybe(0.5) else "love", *thing(draws)]
+        words += ["today"] if draws.maybe(0.4) else []
+    return [*words, "!" if draws.maybe(0.2) else "."]
+
+
+def thing(draws: Draws) -> list[str]:
+    return ["the", *draws.word(SEA if draws.maybe(0.5) else LAND)]
+
+
+def quality(draws: Draws) -> list[str]:
+    words = ["very"] if draws.maybe(0.25) else []
+    return words + draws.word(CHEERFUL if draws.maybe(0.5) else GLOOMY)
+
+
+def tokens_of(cards: Sequence[Sequence[str]]) -> Int[Tensor, "N T"]:
+    """Cards as rows of word numbers, filled up with `<end>`."""
+    rows = [[NUMBER[word] for word in card][:LENGTH] for card in cards]
+    return torch.tensor([row + [END] * (LENGTH - len(row)) for row in rows])
+
+
+def words_of(row: Int[Tensor, "T"]) -> list[str]:
+    """The words of one card, without `<start>`, up to its `<end>`, which is left out."""
+    words = [WORDS[int(token)] for token in row]
+    return words[1 : words.index("<end>") if "<end>" in words else None]
+
+
+def readable(words: Sequence[str]) -> str:
+    """'dear anna, the sea is calm.'"""
+    return " ".join(words).replace(" ,", ",").replace(" .", ".").replace(" !", "!")
+
+
+# --- people with a taste ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who chooses instead of the user, and what they like."""
+
+    what: str
+    points: Mapping[str, float]  # of each word, the first time it is said
+
+
+RULES = {
+    "cheerful": Rule("somebody who likes cheerful cards", dict.fromkeys(CHEERFUL, 1.0) | dict.fromkeys(GLOOMY, -1.0)),
+    "gloomy": Rule("somebody who likes gloomy cards", dict.fromkeys(GLOOMY, 1.0) | dict.fromkeys(CHEERFUL, -1.0)),
+    "sailor": Rule("a sailor, who wants to read about the sea", dict.fromkeys(SEA, 1.0)),
+    "polite": Rule("somebody who likes good manners", {"dear": 1.0, "thank": 1.5, "wish": 1.0, "love": 1.0, "hated": -1.0, "hi": -1.0}),
+}
+MOST_POINTS = 4.0
+
+
+def gold(words: Sequence[str], rule: str) -> float:
+    """The rule's own judgement of a card (words as `words_of` gives them): wanted words once each and at most four points,
+    less a point for each word said for the third time or more and for each word said twice in a row, less two without an end.
+    """
+    points = min(MOST_POINTS, sum(RULES[rule].points.get(word, 0.0) for word in set(words)))
+    counted = [word for word in words if word not in MARKS and word != "the"]
+    again = sum(max(0, counted.count(word) - 2) for word in set(counted))
+    twice = sum(one == next_one for one, next_one in itertools.pairwise(words))
+    ends = bool(words) and words[-1] in (".", "!") and len(words) < LENGTH - 1
+    return points - again - twice - (0.0 if ends else 2.0)
+
+
+def gold_of(tokens: Int[Tensor, "N T"], rule: str) -> Tensor:
+    """The gold reward of each row, (N,)."""
+    return torch.tensor([gold(words_of(row), rule) for row in tokens])
+
+
+Judge = Callable[[Int[Tensor, "N T"]], Tensor]  # cards -> how good each is, (N,)
