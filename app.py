@@ -34,6 +34,7 @@ SYLLABUS = [
 ]
 
 MAX_UPLOAD = "32mb"
+SLOW_IMPORTS = ("transformers.models.llama.modeling_llama", "peft", "bitsandbytes")
 
 
 class SlimBlocks(gr.Blocks):
@@ -90,7 +91,10 @@ def follow_link(topics: list[str], request: gr.Request) -> dict[str, Any]:
 def warm(syllabus: list[Chapter]) -> None:
     """Import what is slow behind the running server, so that the first Run does not wait for it."""
     gc.enable()
-    for topic in (topic for chapter in syllabus for topic in chapter.topics):
+    for number, topic in enumerate(topic for chapter in syllabus for topic in chapter.topics):
+        if number == 1:  # the first tab needs none of these; imported here, they do not keep the runs' own thread
+            for name in SLOW_IMPORTS:
+                importlib.import_module(name)
         page = importlib.import_module(f"pages.{topic}").PAGE
         for name, one in page.experiments.items():
             try:

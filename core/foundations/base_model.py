@@ -8,13 +8,12 @@ written for this app, and has never seen the play.
 Loss is counted in nats per *token*; a token of ours is 2 to 3 characters, so the numbers are higher than those of the
 nanoGPT tab, which are per character.
 
-Made by: `python -m core.foundations.base_model --seconds 420 --save-to assets/weights/base`.
+Made by: `python -m core.foundations.base_model --steps 900 --save-to assets/weights/base`.
 Source: Touvron et al. 2023, arXiv:2302.13971 (the architecture); Sennrich et al. 2016, arXiv:1508.07909 (BPE).
 """
 
 import math
 import sys
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,8 +198,8 @@ def new_model(seed: int) -> Any:
     return model
 
 
-def pretrain(seconds: float, learning_rate: float = 0.02, batch: int = 12, seed: int = 0, log: Any = sys.stderr) -> Base:
-    """Train our base for a time: Muon for the layers' matrices, AdamW for the rest, half a cosine down."""
+def pretrain(steps: int, learning_rate: float = 0.02, batch: int = 12, seed: int = 0, log: Any = sys.stderr) -> Base:
+    """Train our base: Muon for the layers' matrices, AdamW for the rest, half a cosine down."""
     corpora = pretraining_corpora()
     tokenizer = learn_tokens("\n\n".join(corpus.train for corpus in corpora))
     base = Base("shipped", new_model(seed).to(this_machine().device), tokenizer)
@@ -211,21 +210,20 @@ def pretrain(seconds: float, learning_rate: float = 0.02, batch: int = 12, seed:
         torch.optim.Muon(matrices, learning_rate, weight_decay=0.1, adjust_lr_fn="original"),
         torch.optim.AdamW(others, learning_rate / 5, betas=(0.9, 0.98), weight_decay=0.1),
     ]
-    rates, dice, started, step = [learning_rate, learning_rate / 5], torch.Generator().manual_seed(seed), time.monotonic(), 0
-    while (progress := (time.monotonic() - started) / seconds) < 1:
+    rates, dice = [learning_rate, learning_rate / 5], torch.Generator().manual_seed(seed)
+    for step in range(steps):
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * progress))
+                group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
         inputs, targets = batch_of(train_ids, CONTEXT, batch, dice)
         loss = cross_entropy(base.model, inputs.to(base.device), targets.to(base.device))
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        step += 1
-        if step % 100 == 0:
+        if step % 100 == 99:
             told = {corpus.name: round(last_of(validate(base.model, base.ids(corpus.validation), CONTEXT, 8192)), 3) for corpus in corpora}
-            print(f"step {step}, {progress:.0%}: loss {float(loss):.3f}, validation {told}", file=log, flush=True)
+            print(f"step {step + 1}: loss {loss.item():.3f}, validation {told}", file=log, flush=True)
     return base
 
 
@@ -237,8 +235,8 @@ def save(base: Base, folder: Path) -> None:
     base.tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def main(seconds: float, save_to: Path) -> None:
-    base = pretrain(seconds)
+def main(save_to: Path, steps: int = 900) -> None:
+    base = pretrain(steps)
     for corpus in [*pretraining_corpora(), load_corpus("play")]:
         ids = base.ids(corpus.validation)
         loss = last_of(validate(base.model, ids, CONTEXT))

@@ -57,7 +57,7 @@ def visit(chromium, url):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: strangers.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
         page.goto(url + query)
-        page.wait_for_selector(".viz-scene:not([hidden]) canvas, .viz-scene:not([hidden]) pre")
+        page.wait_for_selector(".viz-scene:not([hidden]) :is(canvas, pre, .viz-plot, .viz-card)")
         page.wait_for_selector(".viz-form [role=radio]")
         return page
 

@@ -1,8 +1,7 @@
-"""The frame of all tabs in a real browser: accessibility, small screens, presenter mode; and what the server offers."""
+"""The frame of the page in a real browser: presenter mode, bad links; and what the server offers."""
 
 import json
 import urllib.request
-from importlib import resources
 
 import pytest
 from gradio_client import Client
@@ -12,27 +11,6 @@ from core.foundations.experiment import experiments, topics
 from tests.e2e.conftest import status_code
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("experiment", ["train", "fork", "generate"])
-def test_no_accessibility_violations(visit, dark, experiment):
-    """WCAG 2 A and AA, as axe-core checks them, with everything unfolded."""
-    page = visit(f"?tab=nanogpt&run={experiment}", dark=dark)
-    for fold in ("Try this: predict, then run", "How it works", "The code that ran", "Take it with you", "Sources"):
-        page.get_by_role("button", name=fold).click()
-    page.wait_for_timeout(500)
-    page.add_script_tag(content=(resources.files("axe_core_python") / "axe.min.js").read_text())
-    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
-    told = [f"{v['id']}: {n['html'][:160]} {n['any'][0]['message'] if n['any'] else ''}" for v in found["violations"] for n in v["nodes"]]
-    assert told == []
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("experiment", ["train", "fork", "generate"])
-def test_no_sideways_scroll_on_a_phone(visit, dark, experiment):
-    page = visit(f"?tab=nanogpt&run={experiment}&present=0", width=390, height=844, dark=dark)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_presenter_mode_by_key_and_by_link(visit):
