@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.foundations.corpus import windows_of
 from core.foundations.transformer import Shape, Transformer
@@ -27,7 +28,6 @@ UNIT_FLOPS = 1.0e9  # most work between two turns, 6 FLOPs per weight and token:
 BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 Weights = dict[str, Tensor]
-Logits = Callable[..., Tensor]
 
 
 class Fleet:
@@ -63,7 +63,8 @@ class Fleet:
 
     def logits(self, weights: Weights, tokens: Int[Tensor, "B T"], *extra: Tensor) -> Float[Tensor, "B T V"]:
         """What one model says, given its weights."""
-        out: Tensor = functional_call(self.model, {**weights, **self.tables}, (tokens, *extra))
+        with sdpa_kernel(SDPBackend.MATH):  # vmap has no rule for the fused attention of processors
+            out: Tensor = functional_call(self.model, {**weights, **self.tables}, (tokens, *extra))
         return out
 
     def mean_loss(self, weights: Weights, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], *extra: Tensor) -> Tensor:
@@ -94,9 +95,7 @@ class Fleet:
         self.correct({name: torch.cat([one[name] for one in gradients]) for name in self.weights}, scale)
         yield torch.cat(losses).numpy()
 
-    def one_step(
-        self, inputs: Int[Tensor, "M B T"], targets: Int[Tensor, "M B T"], scale: float = 1.0, extra: Sequence[Tensor] = ()
-    ) -> Float[np.ndarray, "M"]:
+    def one_step(self, inputs: Int[Tensor, "M B T"], targets: Int[Tensor, "M B T"], scale: float = 1.0, extra: Sequence[Tensor] = ()) -> Float[np.ndarray, "M"]:
         """`step_in_parts` at once: for a fleet whose step is one unit of work."""
         return whole(self.step_in_parts(inputs, targets, scale, extra))
 

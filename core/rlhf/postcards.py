@@ -1,8 +1,9 @@
 r"""Postcards: the small world in which people have taste.
 
-A postcard has a greeting, one or two sentences about a holiday by the sea, some cheerful and some gloomy, and often a
-farewell. A grammar draws them, 82 words in all; a policy that has learnt from 20,000 of them writes such cards. The
-first four tokens (`<start> dear anna ,`) are the prompt, the rest is the answer.
+A postcard has a greeting, one or two sentences about a holiday by the sea and often a farewell. Whoever writes it is in
+a mood: six words of seven are as cheerful or as gloomy as the writer. A grammar draws the cards, 82 words in all; a
+policy that has learnt from 20,000 of them writes such cards. No list of cheerful words is ever shown to it, but it can
+know which words keep company. The first four tokens (`<start> dear anna ,`) are the prompt, the rest is the answer.
 
 A *rule* is somebody with a taste who can say of any card how good it is: the gold reward, which in the real world nobody
 has. It values each wanted word once, up to four of them, and takes points off for what no reader would like: words
@@ -59,22 +60,35 @@ NUMBER = {word: i for i, word in enumerate(WORDS)}
 START, END = NUMBER["<start>"], NUMBER["<end>"]
 PROMPT = 4  # tokens: <start>, greeting, name, comma
 LENGTH = 32  # tokens of the longest card, prompt and <end> included
+MOOD = 6 / 7  # chance that a word with a mood has the writer's
 
 
 class Draws:
-    """Choices from a generator; the surprise of all of them adds up to the card's own."""
+    """Choices from a generator in one of two moods, and how likely each choice was in either; nobody is told the mood."""
 
     def __init__(self, dice: torch.Generator) -> None:
-        self.dice, self.surprise = dice, 0.0
+        self.dice = dice
+        self.log_p = [math.log(0.5), math.log(0.5)]  # of the choices so far and a cheerful writer, and a gloomy one
+        self.gloomy = bool(torch.rand((), generator=dice) < 0.5)
+
+    @property
+    def surprise(self) -> float:
+        """-ln of the chance of all choices so far, in nats: the two moods' chances added up."""
+        return -float(torch.logsumexp(torch.tensor(self.log_p, dtype=torch.float64), 0))
 
     def one(self, things: Sequence[str] | Sequence[tuple[str, ...]]) -> str | tuple[str, ...]:
-        self.surprise += math.log(len(things))
+        self.log_p = [p - math.log(len(things)) for p in self.log_p]
         return things[int(torch.randint(len(things), (), generator=self.dice))]
 
-    def maybe(self, chance: float) -> bool:
-        yes = float(torch.rand((), generator=self.dice)) < chance
-        self.surprise -= math.log(chance if yes else 1 - chance)
+    def maybe(self, chance: float, if_gloomy: float | None = None) -> bool:
+        chances = (chance, chance if if_gloomy is None else if_gloomy)
+        yes = float(torch.rand((), generator=self.dice)) < chances[self.gloomy]
+        self.log_p = [p + math.log(chance if yes else 1 - chance) for p, chance in zip(self.log_p, chances, strict=True)]
         return yes
+
+    def cheerful(self) -> bool:
+        """Whether the next word is a cheerful one."""
+        return self.maybe(MOOD, 1 - MOOD)
 
     def word(self, things: Sequence[str]) -> list[str]:
         return [str(self.one(things))]
@@ -99,7 +113,8 @@ def sentence(draws: Draws) -> list[str]:
         if draws.maybe(0.35):
             words += ["and" if draws.maybe(0.6) else "but", *thing(draws), "is" if draws.maybe(0.5) else "was", *quality(draws)]
     elif draws.maybe(0.6):
-        words = ["we", *draws.word(("saw", "liked", "hated", "found")), *thing(draws)]
+        did = draws.word(("saw", "found")) if draws.maybe(0.5) else ["liked" if draws.cheerful() else "hated"]
+        words = ["we", *did, *thing(draws)]
         words += ["every", "day"] if draws.maybe(0.4) else []
     else:
         words = ["i", "miss" if draws.maybe(0.5) else "love", *thing(draws)]
@@ -113,7 +128,7 @@ def thing(draws: Draws) -> list[str]:
 
 def quality(draws: Draws) -> list[str]:
     words = ["very"] if draws.maybe(0.25) else []
-    return words + draws.word(CHEERFUL if draws.maybe(0.5) else GLOOMY)
+    return words + draws.word(CHEERFUL if draws.cheerful() else GLOOMY)
 
 
 def tokens_of(cards: Sequence[Sequence[str]]) -> Int[Tensor, "N T"]:

@@ -8,7 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.foundations import base_model, weights
-from core.foundations.base_model import BASES, CONTEXT, bytes_per_weight, check_memory, cross_entropy, drawn, from_folder, load_base, new_model, save, validate, write
+from core.foundations.base_model import (
+    BASES,
+    CONTEXT,
+    bytes_per_weight,
+    check_memory,
+    cross_entropy,
+    drawn,
+    from_folder,
+    load_base,
+    new_model,
+    save,
+    validate,
+    write,
+)
 from core.foundations.corpus import load_corpus, windows_of
 from core.foundations.sampling import Choice
 from core.foundations.turns import last_of
@@ -119,7 +132,8 @@ def test_four_bits_are_read_too(small, monkeypatch):
         return small
 
     monkeypatch.setattr(base_model, "fetched", fetch)
-    how = {"dtype": torch.float32, "quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)}
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    how = {"dtype": torch.float32, "quantization_config": four}
     base = loaded("Qwen/Qwen2.5-0.5B", **how)
     assert base.model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
     assert bytes_per_weight(how) == 0.57 and bytes_per_weight({"dtype": torch.float16}) == 2 and bytes_per_weight({}) == 4
