@@ -31,6 +31,7 @@ class Chapter:
 
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
+    Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
 ]
 
 MAX_UPLOAD = "32mb"
@@ -103,7 +104,7 @@ def warm(syllabus: list[Chapter]) -> None:
                 logging.getLogger("everything_about_llms").exception("warming %s %s failed", topic, name)
 
 
-def launch(app: gr.Blocks, **changes: Any) -> Any:
+def launch(app: gr.Blocks, syllabus: list[Chapter] = SYLLABUS, **changes: Any) -> Any:
     """Every setting that matters is said here, since Gradio's defaults differ between a laptop and a Space."""
     app.queue(api_open=False, max_size=64, default_concurrency_limit=8)
     settings: dict[str, Any] = {
@@ -113,7 +114,7 @@ def launch(app: gr.Blocks, **changes: Any) -> Any:
     }  # fmt: skip
     waits = not changes.pop("prevent_thread_lock", False)
     served = app.launch(prevent_thread_lock=True, **settings | changes)
-    threading.Thread(target=warm, args=(SYLLABUS,), daemon=True, name="warm").start()
+    threading.Thread(target=warm, args=(syllabus,), daemon=True, name="warm").start()
     if waits:
         app.block_thread()
     return served

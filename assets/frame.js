@@ -97,7 +97,11 @@
       choose(experiment, true);
     };
     const one = (name) => fields.get(`${chosen}.${name}`);
-    const put = (name, value) => { for (const [key, f] of fields) if (f.set && key.endsWith("." + name)) f.set(value); refresh(); }; // in every experiment that has it
+    const put = (name, value) => { // in every experiment that has it
+      for (const [key, f] of fields) if (f.set && key.endsWith("." + name)) f.set(value);
+      refresh();
+      root.dispatchEvent(new Event("change", { bubbles: true }));
+    };
     forms.set(topic, { read, set, put, get: (name) => one(name)?.get(), ready: () => !!spec });
     const apply = () => {
       const message = props.value;
@@ -130,7 +134,7 @@
     const root = element.querySelector(".viz-transport"), topic = root.dataset.topic, bar = root.appendChild(make("div", "viz-buttons"));
     const status = root.appendChild(make("p", "viz-status"));
     status.setAttribute("role", "status"); status.setAttribute("aria-live", "polite");
-    let state = "idle", run = null, asked = 0, later = 0;
+    let state = "idle", run = null, asked = 0, later = 0, resets = 0;
     const set = (next, words, bad) => {
       state = root.dataset.state = next;
       if (words !== undefined) { status.textContent = status.title = words; status.classList.toggle("viz-bad", !!bad); }
@@ -150,7 +154,7 @@
       if (place) set("queued", `Waiting: you are number ${place[1]} of ${place[2]} in the queue.`);
       setTimeout(tellPlace, 500);
     };
-    const start = (mode, guess) => { run = null; set("queued", "waiting for a place …"); say("start", { mode, guess: guess || null }); setTimeout(tellPlace, 300); };
+    const start = (mode, guess) => { run = null; resets++; set("queued", "waiting for a place …"); say("start", { mode, guess: guess || null }); setTimeout(tellPlace, 300); };
     const signal = (action) => server.signal({ run, action });
     const acts = {
       run: () => (state === "paused" ? (set("running"), signal("go")) : start("run")),
@@ -162,8 +166,10 @@
         setTimeout(() => { if (run === stopped && state !== "idle") { set("idle", "stopped"); trigger("cancel"); } }, 5000);
       },
       reset: () => {
+        clearTimeout(later);
         if (state !== "idle") acts.stop();
-        const wait = (left) => (state === "idle" || !left ? say("reset", {}) : setTimeout(() => wait(left - 1), 100));
+        const mine = ++resets; // a run that starts meanwhile takes its place
+        const wait = (left) => mine === resets && (state === "idle" || !left ? say("reset", {}) : setTimeout(() => wait(left - 1), 100));
         wait(60);
       },
     };
@@ -171,14 +177,14 @@
     for (const [name, shape, text, hint] of [["run", "play", "Run", "Run the experiment"], ["step", "on", "Step", "One step, then pause"], ["stop", "stop", "Stop", "Stop the run; what was computed stays"], ["reset", "reset", "Reset", "Back to the same start"]]) {
       const b = (buttons[name] = bar.appendChild(make("button", "viz-button viz-" + name)));
       Viz.face(b, shape, text);
-      b.type = "button"; b.title = hint; b.onclick = acts[name];
+      b.type = "button"; b.title = hint; b.onclick = () => { clearTimeout(later); acts[name](); };
     }
     set("idle", props.limit);
     const again = () => { // a picture that can be clicked runs anew: what is on ends first
       clearTimeout(later);
       later = setTimeout(() => (state === "idle" ? start("run") : (run && acts.stop(), again())), 200);
     };
-    transports.set(topic, { start, again, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
+    transports.set(topic, { start, again, reset: acts.reset, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
     const apply = () => {
       const message = props.value;
       if (!message || message.asked) return;

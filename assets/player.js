@@ -245,7 +245,7 @@
       let shown = null, busy = false;
       const layout = () => {
         const text = Viz.colour("text"), grid = Viz.colour("grid"), font = { color: text, size: Viz.textSize(), family: getComputedStyle(document.body).fontFamily };
-        const axis = (a) => ({ ...a, gridcolor: grid, zerolinecolor: grid, linecolor: grid, fixedrange: true });
+        const axis = (a) => ({ ...a, title: { ...a.title, font }, gridcolor: grid, zerolinecolor: grid, linecolor: grid, fixedrange: true });
         return { ...v.layout, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
       };
       // Colours have names, so that light and dark each have their own.
@@ -278,31 +278,64 @@
     },
   };
 
-  // Two texts to choose from, one pair after the other. The setting holds the choices ("abba"), so a link holds them too.
+  // Two texts to choose from, one pair after the other. The setting `field` holds the choices ("abba"), so a link holds them
+  // too; `chooser` is the setting that says who chooses, and `me` its value for the user. A click makes it so and runs anew.
+  // Data: {pairs, field, chooser, me, picks: what a rule likes better ("ab-"), who: the rule in words, fewest: to learn from}.
+  let held = null; // what had the focus when a new run replaced the picture: {topic, name}, until the user goes elsewhere
+  for (const kind of ["focusin", "pointerdown"]) document.addEventListener(kind, (event) => { if (!event.target.closest?.(".viz-pairs")) held = null; });
   Viz.views.pairs = (place, v) => {
-    const topic = place.closest("[data-topic]").dataset.topic, root = place.appendChild(make("div", "viz-pairs"));
-    let data = null;
-    const chosen = () => Viz.forms.get(topic).get(data.field) || "";
-    const put = (text) => { Viz.forms.get(topic).put(data.field, text); draw(true); Viz.transports.get(topic).again(); };
-    const draw = (focus) => {
-      const sofar = chosen(), at = sofar.length, pair = data.pairs[at];
+    const root = place.appendChild(make("div", "viz-pairs"));
+    let data = null, drawn = "", topic = "";
+    const get = (name) => Viz.forms.get(topic)?.get(name);
+    const put = (text, name) => {
+      Viz.forms.get(topic).put(data.chooser, data.me);
+      Viz.forms.get(topic).put(data.field, text);
+      draw(name);
+      text.length >= data.fewest ? Viz.transports.get(topic).again() : Viz.transports.get(topic).reset();
+    };
+    const choose = (letter) => { const sofar = get(data.field) || ""; if (sofar.length < data.pairs.length) put(sofar + letter, letter); };
+    const button = (place, name, classes, words, act) => {
+      const b = place.appendChild(make("button", classes, words));
+      b.type = "button"; b.dataset.name = name; b.onclick = act;
+      return b;
+    };
+    const draw = (name) => {
+      const sofar = get(data.field) || "", all = data.pairs.length, full = sofar.length >= all, at = Math.min(sofar.length, all - 1), self = get(data.chooser) === data.me;
+      if ([sofar, self].join() === drawn) return;
+      drawn = [sofar, self].join();
+      if (root.contains(document.activeElement)) held = { topic, name: name || document.activeElement.dataset.name };
       root.textContent = "";
-      const words = data.rule ? `${data.rule} has chosen ${data.pairs.length} times.` : pair ? `Pair ${at + 1} of ${data.pairs.length}: which do you like better?` : `All ${data.pairs.length} pairs are chosen.`;
-      root.appendChild(make("p", "viz-note", words));
+      const few = self && sofar.length < data.fewest ? ` ${data.fewest - sofar.length} more, and the model begins to learn.` : "";
+      const who = self ? `You have chosen ${sofar.length} of ${all} times.${few}` : `Now ${data.who} chooses. Click a card, and it is you.`;
+      const note = root.appendChild(make("p", "viz-note", full ? `${who} There are no more pairs.` : `${who} Pair ${at + 1}: which do you like better? Keys: ← and →.`));
+      note.setAttribute("aria-live", "polite");
       const cards = root.appendChild(make("div", "viz-cards"));
       for (const [k, letter] of ["a", "b"].entries()) {
-        const card = cards.appendChild(make("button", "viz-button viz-card", (pair || data.pairs[data.pairs.length - 1])[k]));
-        card.type = "button"; card.disabled = !pair || !!data.rule; card.dataset.choice = letter;
-        card.onclick = () => put(chosen() + letter);
-        if (focus === letter) card.focus();
+        const card = button(cards, letter, "viz-button viz-card", data.pairs[at][k], () => choose(letter));
+        card.disabled = full;
+        if (!self && data.picks[at] === letter) { card.classList.add("viz-picked"); card.appendChild(make("small", "", `the choice of ${data.who}`)); }
       }
       const bar = root.appendChild(make("div", "viz-buttons"));
-      for (const [words, text] of [["Take back the last choice", sofar.slice(0, -1)], ["Forget my choices", ""]]) {
-        const b = bar.appendChild(make("button", "viz-button", words));
-        b.type = "button"; b.disabled = !sofar || !!data.rule; b.onclick = () => put(text);
-      }
+      button(bar, "back", "viz-button", "Take back the last choice", () => put(sofar.slice(0, -1), "back")).disabled = !sofar;
+      button(bar, "forget", "viz-button", "Forget my choices", () => put("", "forget")).disabled = !sofar;
+      if (held && held.topic === topic && document.activeElement === document.body) // the focus went with what was replaced
+        (root.querySelector(`[data-name="${held.name}"]:not(:disabled)`) || root.querySelector("button:not(:disabled)"))?.focus({ preventScroll: true });
     };
-    return { show: (frames) => { if (frames.length && frames[0][v.id]) { data = frames[0][v.id]; draw(); } } };
+    root.addEventListener("keydown", (event) => {
+      const letter = { ArrowLeft: "a", ArrowRight: "b" }[event.key];
+      if (!letter || !data || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      choose(letter);
+    });
+    const follow = () => { // the form may be changed by hand
+      if (root.isConnected) return setTimeout(() => draw());
+      for (const kind of ["input", "click"]) document.getElementById(topic + "-form")?.removeEventListener(kind, follow);
+    };
+    const begin = () => { // only now the picture is part of the page
+      topic = place.closest("[data-topic]").dataset.topic;
+      for (const kind of ["input", "click"]) document.getElementById(topic + "-form")?.addEventListener(kind, follow);
+    };
+    return { show: (frames) => { if (frames.length && frames[0][v.id]) { if (!data) begin(); data = frames[0][v.id]; drawn = ""; draw(); } } };
   };
 
   let loading = null;

@@ -275,7 +275,7 @@
       if (message.open) open(message.open);
       const scene = scenes.get(message.scene);
       if (!scene || (message.open && message.open.preview && scene.ran)) return;
-      for (const [id, data] of message.updates || []) scene.panels.get(id).update(data);
+      for (const [id, data] of JSON.parse(message.updates || "[]")) scene.panels.get(id).update(data);
       if (message.figures) strip(scene, message.machine, message.figures);
       for (const line of message.log || []) {
         scene.log.appendChild(make("li", "", line));

@@ -11,6 +11,7 @@ Source: torch.func (vmap, functional_call); AdamW: Loshchilov & Hutter 2019, arX
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,59 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from core.foundations.corpus import windows_of
+from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, Corpus, check_length, load_corpus, windows_of
+from core.foundations.experiment import Config, setting
 from core.foundations.transformer import Shape, Transformer
 
-UNIT_FLOPS = 1.0e9  # most work between two turns, 6 FLOPs per weight and token: about 0.1 s on one thread
+UNIT_FLOPS = 7e8  # most work between two turns, 6 FLOPs per weight and token: about 0.07 s on one thread
+FLOPS_PER_SECOND = 1.2e10  # of one thread, on models of this size
+MOST_SYMBOLS = 400  # different characters: beyond, the output layer is nearly all of a tiny model
+HEADS = 2  # of all models of this topic
 BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FleetConfig(Config):
+    """What the experiments with fleets share: the text, the budget, the tiny models and how often each run is repeated."""
+
+    corpus: str = setting("play", "Text to learn", choices=CORPORA)
+    own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
+    own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
+    tokens: int = setting(65_536, "Token budget", unit="character", low=64, high=1_000_000, help="characters each model reads; here a token is a character")
+    width: int = setting(32, "Width", unit="number", low=8, high=64, help="numbers per character inside a model, a multiple of 4")
+    n_layer: int = setting(1, "Layers", unit="layer", low=1, high=6, more=True)
+    context: int = setting(32, "Context", unit="character", low=8, high=64, more=True, help="how far back a model can look")
+    batch: int = setting(8, "Batch", unit="window", low=1, high=16, more=True, help="windows of text per step")
+    seeds: int = setting(3, "Seeds", unit="seed", low=2, high=5, more=True, help="runs of the same kind; their spread is the error bar")
+    learning_rate: float = setting(0.02, "Learning rate", low=1e-5, high=1.0, more=True, help="at its highest")
+    seed: int = setting(0, "Seed", low=0, high=2**31, more=True, help="the same seed gives the same run, bit for bit")
+
+    def check(self) -> None:
+        if self.width % (2 * HEADS):
+            raise ValueError(f"width must be a multiple of {2 * HEADS}, got {self.width}")
+        if self.tokens < self.batch * self.context:
+            one = self.batch * self.context
+            raise ValueError(f"tokens must fill one batch at least, {self.batch} windows of {self.context} = {one} characters, got {self.tokens}")
+
+    @property
+    def every_seed(self) -> list[int]:
+        return [self.seed + number for number in range(self.seeds)]
+
+    def shape(self, corpus: Corpus) -> Shape:
+        return Shape(len(corpus.symbols), self.n_layer, HEADS, self.width, self.context)
+
+    def read(self) -> Corpus:
+        """The text, if it is long enough for one window in both its parts."""
+        corpus = load_corpus(self.corpus, self.own_text, self.own_file)
+        check_length(corpus, self.context)
+        if len(corpus.symbols) > MOST_SYMBOLS:
+            raise ValueError(f"Your text may have at most {MOST_SYMBOLS} different characters for models this small, got {len(corpus.symbols)}")
+        return corpus
 
 
 class Fleet:
@@ -88,10 +132,11 @@ class Fleet:
         for squad in self.squads(inputs[0].numel(), 6):
             if gradients:
                 yield None
-            weights = {name: weight[squad] for name, weight in self.weights.items()}
-            gradient, loss = vmap(grad_and_value(self.mean_loss))(weights, inputs[squad], targets[squad], *(one[squad] for one in extra))
-            gradients.append(gradient)
-            losses.append(loss)
+            weights = {name: weight[squad].detach().requires_grad_() for name, weight in self.weights.items()}
+            loss = vmap(self.mean_loss)(weights, inputs[squad], targets[squad], *(one[squad] for one in extra))  # (M,)
+            # no model's loss depends on another's weights, so the gradient of the sum holds the gradient of each
+            gradients.append(dict(zip(weights, torch.autograd.grad(loss.sum(), tuple(weights.values())), strict=True)))
+            losses.append(loss.detach())
         self.correct({name: torch.cat([one[name] for one in gradients]) for name in self.weights}, scale)
         yield torch.cat(losses).numpy()
 
@@ -149,3 +194,27 @@ def whole(parts: Iterator[Any]) -> Any:
     """The last thing a job of several parts yields."""
     *_, last = parts
     return last
+
+
+def text_once(corpus: Corpus, context: int, tokens: int) -> int:
+    """How many windows the text has to be learnt from; a ValueError if they hold fewer characters than `tokens`."""
+    windows = (len(corpus.train_ids) - 1) // context
+    if tokens > windows * context:
+        raise ValueError(f"tokens must be at most {windows * context}, the characters that this text has to be learnt from once, got {tokens}")
+    return windows
+
+
+def reading_order(windows: int, unique: int, length: int, seed: int) -> Int[Tensor, "length"]:
+    """Which windows of the text a run reads, in order: `unique` of them drawn by `seed`, shuffled anew in each epoch.
+
+    The first windows drawn are the same whatever `unique` is, so a smaller text is a part of the larger.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    pool = torch.randperm(windows, generator=dice)[:unique]
+    epochs = [pool[torch.randperm(len(pool), generator=dice)] for _ in range(-(-length // len(pool)))]
+    return torch.cat(epochs)[:length]
+
+
+def spoken(seconds: float) -> str:
+    """'about 9 s', '2 minutes': told before a run starts."""
+    return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"

@@ -1,14 +1,14 @@
 r"""The base model that fine-tuning starts from: a small Llama of our own, or an allow-listed one from the hub.
 
 Ours has the Llama architecture of transformers (RMSNorm, rotary positions, SwiGLU, nothing but `nn.Linear` in its
-layers), reads sub-word tokens (byte-level BPE) and lies in `assets/weights/base/` in the hub's own format, so the same
+layers), reads sub-word tokens (byte-level BPE) and lies in `assets/weights/harbour_llama/` in the hub's own format, so the same
 three lines load it and any model of the hub. It has learnt Python's manual and *The Harbour Reader*, modern prose
 written for this app, and has never seen the play.
 
 Loss is counted in nats per *token*; a token of ours is 2 to 3 characters, so the numbers are higher than those of the
 nanoGPT tab, which are per character.
 
-Made by: `python -m core.foundations.base_model --steps 900 --save-to assets/weights/base`.
+Made by: `python -m core.foundations.base_model --steps 900 --save-to assets/weights/harbour_llama`.
 Source: Touvron et al. 2023, arXiv:2302.13971 (the architecture); Sennrich et al. 2016, arXiv:1508.07909 (BPE).
 """
 
@@ -30,7 +30,7 @@ from core.foundations.sampling import Choice, draw, probabilities
 from core.foundations.turns import last_of
 from core.foundations.weights import HUB, fetched
 
-FOLDER = ASSETS / "weights" / "base"
+FOLDER = ASSETS / "weights" / "harbour_llama"
 CONTEXT = 128  # tokens
 VOCABULARY = 1024
 BASES = {"shipped": "the shipped base, 2.3 M parameters"} | {name: told.what for name, told in HUB.items() if told.llama}

@@ -28,7 +28,7 @@ class Choice:
     top_p: float = 1.0
 
 
-def probabilities(logits: Float[Tensor, "V"], choice: Choice) -> Float[Tensor, "V"]:
+def probabilities(logits: Float[Tensor, "*B V"], choice: Choice) -> Float[Tensor, "*B V"]:
     """The distribution the next token is drawn from."""
     if choice.temperature < 1e-6:  # float32 cannot divide by much less
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)

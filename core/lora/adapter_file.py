@@ -47,7 +47,15 @@ def files_of(model: Any) -> dict[str, bytes]:
     for name, layer in lora_layers(model).items():
         weights |= {f"{PREFIX}{name}.lora_{side}.weight": half["default"].weight.detach().cpu() for side, half in (("A", layer.lora_A), ("B", layer.lora_B))}
     held = safetensors.torch.save(weights, metadata={"format": "pt", "adapter_config": config})
-    return {"adapter_model.safetensors": held, "adapter_config.json": config.encode()}
+    return {"adapter_model.safetensors": in_order(held), "adapter_config.json": config.encode()}
+
+
+def in_order(data: bytes) -> bytes:
+    """The same safetensors file with its header sorted: the library writes the metadata in an order that changes from call to call."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_adapter(data: bytes) -> AdapterFile:
@@ -55,6 +63,8 @@ def read_adapter(data: bytes) -> AdapterFile:
     import safetensors
     import safetensors.torch
 
+    if not data:
+        raise ValueError("adapter_file is missing: upload an adapter_model.safetensors, or choose to train a new adapter")
     try:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

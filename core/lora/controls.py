@@ -22,7 +22,7 @@ from core.lora.tiny_network import HIDDEN, INPUTS, Network, on_sphere
 
 RANK, ALPHA, SHRUNK = 2, 1.0, 16.0
 EXAMPLES, BATCH, EPOCHS, JUDGED = 2000, 256, 400, 1024
-NAMES = {"as it is": 0, "inputs x 16": 0, "biases only": HIDDEN, "LoRA, r = 2": trained_numbers(RANK, HIDDEN, HIDDEN), "whole layer": HIDDEN * HIDDEN + HIDDEN}
+NAMES = {"as it is": 0, "inputs × 16": 0, "biases only": HIDDEN, "LoRA, r = 2": trained_numbers(RANK, HIDDEN, HIDDEN), "whole layer": HIDDEN * HIDDEN + HIDDEN}
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Repetitions:
         x = self.small if adapt else self.sphere
         labels, batches = positive_mean(x), EXAMPLES // BATCH
         for step in range(steps):
-            part = slice(BATCH * (step % batches), BATCH * (step % batches + 1))
-            loss = logistic((self.adapted if adapt else self.base)(x[:, part]), labels[:, part])
+            now = slice(BATCH * (step % batches), BATCH * (step % batches + 1))
+            loss = logistic((self.adapted if adapt else self.base)(x[:, now]), labels[:, now])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -132,7 +132,7 @@ def verdict(arms: tuple[tuple[str, int, tuple[float, ...]], ...]) -> tuple[Compa
     return (
         Compared("accuracy before adapting", "%", 81.25, mean["as it is"], "the notebook's one draw; here the mean over the seeds"),
         Compared("spread of that over the seeds", "% (standard deviation)", None, mean_and_spread(percent["as it is"])[1], "the same bases"),
-        Compared("LoRA against inputs x 16", "%", mean["inputs x 16"], lora, "a control without any training"),
+        Compared("LoRA against inputs x 16", "%", mean["inputs × 16"], lora, "a control without any training"),
         Compared("LoRA against biases only", "%", mean["biases only"], lora, "a control with 32 trained numbers"),
         Compared("LoRA against the whole layer", "%", mean["whole layer"], lora, "all 1,056 numbers of the layer"),
         Compared("spread of LoRA over the seeds", "% (standard deviation)", None, mean_and_spread(percent["LoRA, r = 2"])[1], "how far two seeds differ"),

@@ -1,6 +1,6 @@
 r"""Sweep: ranks 1 to 32 and full fine-tuning learn the same text, several seeds each, on one chart.
 
-All runs of a seed see the same batches in the same order, and all are judged at four moments, so the whole curve is
+All runs of a seed see the same batches in the same order, and all are judged at three moments, so the whole curve is
 there early and sharpens; the slider goes back through it. Error bars are the standard deviation over the seeds, after
 what all runs of a seed have in common (lucky batches) is taken out.
 
@@ -12,19 +12,24 @@ $16N$ without. The bars are weighed from live tensors.
 rank-r copy of it keeps the r largest $\sigma_i$ and with them the share $\sum_{i \le r} \sigma_i^2 / \sum_i \sigma_i^2$
 of its squared size. Two things are drawn: this share, which is small (the tail of the spectrum is long), and the share
 of the *gain in loss* that is kept when every layer's change is cut to rank r, which is much larger. What matters for
-the text lies in few directions; the long tail is mostly what AdamW does to every weight alike.
+the text lies in few directions. A likely reason for the long tail: AdamW moves every weight by about its rate, whether
+it matters or not.
 
 Rates: one for all ranks needs a scale of $\alpha/\sqrt r$ (rank-stabilised LoRA) instead of $\alpha/r$; 0.01 for
 adapters and 0.001 for full fine-tuning were the best of 0.005, 0.01, 0.02 and of 0.0005, 0.001, 0.002 on the play.
 
-Left out: activations, which are the same for all here; long training (a run sees about 2,600 tokens, in a paper
-it is millions), so ranks that need more steps are judged early; embeddings, which full fine-tuning changes and LoRA does not.
+Scaled down: a run sees about 2,300 tokens (a real one sees millions) and is judged on 512; what a high rank or full
+fine-tuning gains with more steps is not seen here. Raise the steps to look for it.
+
+Left out: activations, which are about the same for all; biases. Full fine-tuning also changes embeddings and the output
+layer, the adapters do not.
 Source: Hu et al. 2021, arXiv:2106.09685, section 7.2; Kalajdzievski 2023, arXiv:2312.03732; Eckart and Young 1936.
 """
 
 import copy
+import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +41,7 @@ from core.foundations.base_model import Base, load_base, validate
 from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, load_corpus
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.turns import in_parts, last_of
-from core.lora.tuning import TARGETS, HeldBytes, Tuner, adapt, adapter_parameters, adapter_weights, encoded, layer_shapes, validation_start
+from core.lora.tuning import TARGETS, HeldBytes, Tuner, adapt, adapter_parameters, adapter_weights, check_windows, encoded, layer_shapes, validation_start
 
 TEXTS = {name: CORPORA[name] for name in ("play", "tinyshakespeare", "own")}
 LAYERS = {
@@ -49,7 +54,8 @@ LAYERS = {
 }
 RANKS = (1, 2, 4, 8, 16, 32)
 FULL = 0  # stands for full fine-tuning among the ranks
-LOOKS = 4  # how often all runs are judged
+WHOLE = 10**9  # a rank that cuts nothing
+LOOKS = 3  # how often all runs are judged
 JUDGED_TOKENS = 512
 ALPHA = 4.0  # the scale is alpha / sqrt(r)
 MOMENTS = 2  # of AdamW
@@ -60,7 +66,7 @@ class SweepConfig(Config):
     corpus: str = setting("play", "Text to learn", choices=TEXTS)
     own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
     own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
-    steps: int = setting(20, "Steps", unit="step", low=1, high=1000, help="of every run")
+    steps: int = setting(18, "Steps", unit="step", low=1, high=1000, help="of every run")
     seeds: int = setting(2, "Seeds", unit="seed", low=1, high=8, help="runs per rank, for the error bars")
     targets: str = setting("all", "Layers that get an adapter", choices=TARGETS)
     layer: str = setting("layers.1.mlp.down_proj", "Spectrum of", choices=LAYERS)
@@ -97,11 +103,11 @@ class Spectrum:
     layer: str
     own: Float[np.ndarray, "R"]  # singular values of the matrix itself, largest first
     random_held: tuple[float, ...]  # share of its squared size that ranks 1, 2, 4 ... hold of a random matrix of its shape
-    base_loss: float
     change: Float[np.ndarray, "R"] | None = None  # singular values of the change; None before the runs
     held: tuple[float, ...] = ()  # share of its squared size
     cut_loss: tuple[float, ...] = ()  # nats per token with the change of all layers cut to these ranks
     layers_loss: float = float("nan")  # ... and uncut
+    base_loss: float = float("nan")
 
     @property
     def kept(self) -> tuple[float, ...]:
@@ -119,6 +125,7 @@ class SweepStep(Step):
     base_loss: float | None = None  # on the first Step, and with every look
     weighed: tuple[Weighed, ...] = ()
     spectrum: Spectrum | None = None  # on the first Step and after all runs
+    rows: tuple[tuple[int | float, ...], ...] = ()  # for the data: (rank, weights, loss, spread), or (rank, share held, share of the gain kept)
 
 
 @dataclass
@@ -140,8 +147,8 @@ def sweep(config: SweepConfig) -> Iterator[SweepStep]:
     base_loss = last_of(validate(base.model, judged, config.context))
     everything = sum(weight.numel() for weight in base.model.parameters())
     counts = {rank: adapter_parameters(rank, shapes) for rank in RANKS} | {FULL: everything}
-    start = opening(config, base, counts, base_loss)
-    yield start
+    matrix = looked_into(config, base)
+    yield opening(counts, base_loss, matrix)
     ids = yield from read(base, corpus.train, config.context)
     runners = yield from line_up(config, base, ids, list(shapes))
     for look in range(1, LOOKS + 1):
@@ -150,23 +157,34 @@ def sweep(config: SweepConfig) -> Iterator[SweepStep]:
             yield from onward(runners, first, last)
             dots = yield from looked(runners, counts, judged, last)
             weighed = weigh(runners, counts, everything)
-            yield SweepStep(last, dots, base_loss, weighed, doing=f"step {last}: " + ", ".join(f"{name_of(dot.rank)} {dot.loss:.3f}" for dot in dots))
-    spectrum = yield from dissected(config, base, next(one for one in runners if one.rank == FULL), judged, start.spectrum)
-    yield SweepStep(config.steps, spectrum=spectrum, doing=f"rank 8 holds {spectrum.held[3]:.0%} of the change and {spectrum.kept[3]:.0%} of its gain")
-    yield SweepStep(config.steps, figures=figures_of(dots, weighed, spectrum, runners), doing="done")
+            worst = max(dots, key=lambda dot: dot.loss if math.isfinite(dot.loss) else math.inf)
+            if not worst.loss <= 3 * math.log(base.model.config.vocab_size):  # not a number, or far worse than knowing nothing
+                yield from blown(worst, dots, base_loss, last)
+                return
+            told = ", ".join(f"{name_of(dot.rank)} {dot.loss:.3f}" for dot in dots)
+            yield SweepStep(last, dots, base_loss, weighed, rows=tuple(map(astuple, dots)), doing=f"step {last}: {told}")
+    spectrum = yield from dissected(config, base, next(one for one in runners if one.rank == FULL), judged, matrix)
+    shares = tuple(zip(RANKS, spectrum.held, spectrum.kept, strict=True))
+    yield SweepStep(
+        config.steps, spectrum=spectrum, rows=shares, doing=f"rank 8 holds {spectrum.held[3]:.0%} of the change and {spectrum.kept[3]:.0%} of its gain"
+    )
+    yield SweepStep(config.steps, figures=figures_of(dots, weighed, spectrum, runners),
+                    doing=f"done: rank 1 ends at {dots[0].loss:.3f}, rank 32 at {dots[5].loss:.3f}, full at {dots[-1].loss:.3f} nats per token")  # fmt: skip
 
 
-def opening(config: SweepConfig, base: Base, counts: dict[int, int], base_loss: float) -> SweepStep:
-    """The start state: all runs at the base's loss, memory by formula, and the layer whose change will be looked at."""
-    everything = counts[FULL]
+def opening(counts: dict[int, int], base_loss: float, matrix: Spectrum) -> SweepStep:
+    """The start state: all runs at the base's loss, memory by formula, and the matrix whose change will be looked at."""
     dots = tuple(Dot(rank, count, base_loss, 0.0) for rank, count in counts.items())
-    by_formula = [formula_bytes(rank, count, everything) for rank, count in counts.items()]
+    by_formula = [formula_bytes(rank, count, counts[FULL]) for rank, count in counts.items()]
     weighed = tuple(Weighed(rank, held, held.total) for rank, held in zip(counts, by_formula, strict=True))
-    weight = dict(base.model.named_parameters())[f"model.{config.layer}.weight"]
-    random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(config.seed))
-    own, structureless = (singular_parts(matrix)[1].cpu().numpy() for matrix in (weight, random))
-    told = f"before: every run starts from the base, {base_loss:.3f} nats per token"
-    return SweepStep(0, dots, base_loss, weighed, Spectrum(LAYERS[config.layer], own, held_by(structureless), base_loss), doing=told)
+    return SweepStep(0, dots, base_loss, weighed, matrix, doing=f"before: every run starts from the base, {base_loss:.3f} nats per token")
+
+
+def blown(worst: Dot, dots: tuple[Dot, ...], base_loss: float, step: int) -> Iterator[SweepStep]:
+    """The end of a sweep with a rate too high."""
+    why = f"step {step}: the loss of {name_of(worst.rank)} went to {worst.loss:.3g}, so the sweep stops; a smaller learning rate will hold"
+    figure = Compared(f"loss of {name_of(worst.rank)}", "nats per token", base_loss, worst.loss, "the base, before")
+    yield SweepStep(step, dots, base_loss, diverged=True, figures=(figure,), doing=why)
 
 
 def shipped_base() -> Base:
@@ -189,6 +207,7 @@ def read(base: Base, words: str, context: int) -> Generator[SweepStep, None, Int
         if ids is None:
             yield SweepStep(0, doing="cutting the text into tokens")
     assert ids is not None
+    check_windows(ids, context)
     return ids
 
 
@@ -240,23 +259,30 @@ def weigh(runners: list[Runner], counts: dict[int, int], everything: int) -> tup
 # --- the spectrum of the full change ----------------------------------------------------------------------------------
 
 
+def looked_into(config: SweepConfig, base: Base) -> Spectrum:
+    """One matrix before any run, and a random one of its shape to compare with."""
+    weight = dict(base.model.named_parameters())[f"model.{config.layer}.weight"]
+    random = torch.randn(weight.shape, generator=torch.Generator().manual_seed(config.seed))
+    own, structureless = (singular_parts(matrix)[1].cpu().numpy() for matrix in (weight, random))
+    return Spectrum(LAYERS[config.layer], own, held_by(structureless))
+
+
 def dissected(config: SweepConfig, base: Base, full: Runner, judged: Int[Tensor, "N"], matrix: Spectrum) -> Generator[SweepStep, None, Spectrum]:
     """Singular values of what full fine-tuning changed, and the loss with every layer's change cut to each rank."""
     tuned = dict(full.tuner.model.named_parameters())
     parts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for name, weight in base.model.named_parameters():
         if "layers" in name and weight.ndim == 2:
-            parts[name] = singular_parts(tuned[name] - weight)
+            parts[name] = singular_parts(tuned[name].detach() - weight.detach())
             yield SweepStep(config.steps)
     before = {name: weight.detach().clone() for name, weight in base.model.named_parameters() if name in parts}
     losses = []
-    for rank in (*RANKS, max(len(sigma) for _, sigma, _ in parts.values())):
+    for rank in (*RANKS, WHOLE, FULL):
         put_cut(base.model, before, parts, rank)
         losses.append((yield from in_parts(validate(base.model, judged, config.context), SweepStep(config.steps))))
         yield SweepStep(config.steps)
-    put_cut(base.model, before, parts, 0)
     values = parts[f"model.{config.layer}.weight"][1].cpu().numpy()
-    return replace(matrix, change=values, held=held_by(values), cut_loss=tuple(losses[:-1]), layers_loss=losses[-1])
+    return replace(matrix, change=values, held=held_by(values), cut_loss=tuple(losses[:-2]), layers_loss=losses[-2], base_loss=losses[-1])
 
 
 @torch.inference_mode()
@@ -294,6 +320,7 @@ def figures_of(dots: tuple[Dot, ...], weighed: tuple[Weighed, ...], spectrum: Sp
         Compared("weights of rank 8", "weights", by_count[8], counts[8], "r (d + k) per layer; counted in peft's model", "computed"),
         Compared("memory, rank 8", "bytes", bytes_of[8].by_formula, bytes_of[8].held.total, "4 N + 16 r (d + k); the rest: AdamW's step counters"),
         Compared("memory, full", "bytes", bytes_of[FULL].by_formula, bytes_of[FULL].held.total, "16 N; the rest: AdamW's step counters"),
-        Compared("rank 8 of the full change: gain kept against size held", "%", 100 * spectrum.held[3], 100 * spectrum.kept[3],
-                 f"share of the squared size in {spectrum.layer}; of the loss gain, all layers cut"),
+        Compared("size of full's change held by rank 8", "%", 100 * spectrum.random_held[3], 100 * spectrum.held[3],
+                 f"a random matrix of the same shape ({spectrum.layer}, squared size)"),
+        Compared("gain of full's change kept by rank 8", "%", None, 100 * spectrum.kept[3], "all layers cut to rank 8, embeddings as in the base"),
     )  # fmt: skip

@@ -13,7 +13,7 @@ goes against what it has learnt, beyond 1 it overdoes it.
 from the unmerged model only by float rounding, since the same sums are taken in another order.
 
 The adapter is handed over as `adapter_model.safetensors` and `adapter_config.json`; in Python,
-`PeftModel.from_pretrained(base_model, folder)` takes them. Given back here, its dial is shown without training.
+`PeftModel.from_pretrained(base_model, folder)` takes them. Given back here (under More), its dial is shown without training.
 
 Validation loss is in nats per token, always on the same first 1,024 tokens of the 10 % of the text kept for judging.
 
@@ -35,7 +35,7 @@ from core.foundations.base_model import BASES, UNIT_FLOPS, Base, check_memory, f
 from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, load_corpus
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.machine import this_machine
-from core.foundations.turns import in_parts, last_of
+from core.foundations.turns import in_parts
 from core.foundations.weights import HUB
 from core.lora.adapter_file import ADAPTER_FILE_BYTES, MOST_RANK, AdapterFile, files_of, read_adapter, wear
 from core.lora.tuning import (
@@ -45,6 +45,7 @@ from core.lora.tuning import (
     adapter_parameters,
     adapter_weights,
     check_rank,
+    check_windows,
     dial,
     encoded,
     largest_difference,
@@ -55,10 +56,11 @@ from core.lora.tuning import (
 )
 
 TEXTS = {name: CORPORA[name] for name in ("play", "tinyshakespeare", "own")}
+ADAPTERS = {"new": "train a new one", "file": "a file: yours, or the one just trained; nothing is trained"}
 PRECISIONS = {"float32": "float32, 4 bytes per weight", "float16": "float16, 2 bytes per weight (slow without a GPU)"}
 STOPS = tuple(quarter / 4 for quarter in range(-4, 9))  # of the dial: -1, -0.75 ... 2
 JUDGED_TOKENS = 1024
-LOOKS = 5  # how often training pauses to be judged and to write
+LOOKS = 4  # how often training pauses to be judged and to write
 TEMPERATURE = 0.7
 CPU_UNIT_SECONDS = 2.0  # a model whose smallest unit of work would take longer needs a GPU: others wait meanwhile
 
@@ -71,7 +73,7 @@ class TextConfig(Config):
     rank: int = setting(8, "Rank r", low=1, high=MOST_RANK, help="columns of B and rows of A")
     alpha: float = setting(16.0, "Alpha", low=0.01, high=1000.0, help="the adapter's output is scaled by alpha / r")
     targets: str = setting("all", "Layers that get an adapter", choices=TARGETS)
-    steps: int = setting(50, "Steps", unit="step", low=0, high=10_000, help="0 only looks at the dial")
+    steps: int = setting(48, "Steps", unit="step", low=0, high=10_000, help="0 only looks at the dial")
     learning_rate: float = setting(0.01, "Learning rate", low=1e-6, high=1.0)
     prompt: str = setting("The lantern", "Begin samples with", high=200, more=True)
     length: int = setting(48, "Sample length", unit="token", low=1, high=200, more=True)
@@ -80,7 +82,8 @@ class TextConfig(Config):
     model: str = setting("shipped", "Base model", choices=BASES, more=True, help="those from the hub need a network, and most a GPU")
     precision: str = setting("float32", "Base weights in", choices=PRECISIONS, more=True)
     seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True, help="the same seed gives the same run, bit for bit")
-    adapter_file: bytes = setting(b"", "Adapter to look at, untrained further", high=ADAPTER_FILE_BYTES, suffixes=(".safetensors",), more=True)
+    adapter: str = setting("new", "Adapter", choices=ADAPTERS, more=True)
+    adapter_file: bytes = setting(b"", "adapter_model.safetensors", high=ADAPTER_FILE_BYTES, suffixes=(".safetensors",), when=("adapter", "file"))
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,12 @@ class Bench:
 @experiment("How can a file of a few hundred kilobytes teach a language model another text?")
 def text(config: TextConfig) -> Iterator[TextStep]:
     """Adapt the base model to a text, then turn the dial."""
-    given = read_adapter(config.adapter_file) if config.adapter_file else None
+    given = read_adapter(config.adapter_file) if config.adapter == "file" else None
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     try:
         base = yield from loaded(config)
         judged = validation_start(base, corpus, config.context, JUDGED_TOKENS)
-        bench, opening = prepared(config, base, judged, given)
-        yield opening
+        bench = yield from prepared(config, base, judged, given)
         if given is None and config.steps:
             ids = yield from read(bench, corpus.train)
             if not (yield from trained(bench, ids)):
@@ -161,28 +163,49 @@ def loaded(config: TextConfig) -> Generator[TextStep, None, Base]:
         yield TextStep(0, doing="fetching the model from the hub, once")
 
 
-def prepared(config: TextConfig, base: Base, judged: Int[Tensor, "N"], given: AdapterFile | None) -> tuple[Bench, TextStep]:
-    """The start state: the base's loss and sample, and an adapter on it that has not changed anything yet."""
+def prepared(config: TextConfig, base: Base, judged: Int[Tensor, "N"], given: AdapterFile | None) -> Generator[TextStep, None, Bench]:
+    """The start state: the base's loss and sample, and an adapter on it that has not changed anything yet.
+
+    The shipped base is quick enough for one unit of work, and its first Step is the whole start state.
+    """
     bench = Bench(config, base, base.model, judged, logits_of(base.model, judged[: config.context]), 0.0)
-    bench.first_loss = last_of(bench.judge())
-    *_, before = bench.write()
-    called = "assets/weights/base" if config.model == "shipped" else config.model
-    figures: tuple[Compared, ...] = ()
+    looks = seen(bench)
+    while True:
+        try:
+            pause = next(looks)
+        except StopIteration as found:
+            bench.first_loss, before = found.value
+            break
+        if config.model != "shipped":
+            yield pause
+    figures, doing = fitted(bench, given)
+    yield TextStep(0, validation_loss=bench.first_loss, before=before, times=0.0, dial_text=before, dial_losses=((0.0, bench.first_loss),),
+                   figures=figures, doing=doing)  # fmt: skip
+    return bench
+
+
+def seen(bench: Bench) -> Generator[TextStep, None, tuple[float, str]]:
+    """The loss of the model as it is now and a sample, in units of work."""
+    loss = yield from in_parts(bench.judge(), TextStep(0))
+    return loss, (yield from sampled(bench, TextStep(0)))
+
+
+def fitted(bench: Bench, given: AdapterFile | None) -> tuple[tuple[Compared, ...], str]:
+    """Put a new adapter on the base, or the given one; the figures that are known at once, and a line for the log."""
+    config, base = bench.config, bench.base
+    called = "assets/weights/harbour_llama" if config.model == "shipped" else config.model
     if given is None:
         shapes = layer_shapes(base.model, config.targets)
         check_rank(config.rank, shapes)
         bench.model = adapt(base.model, config.rank, config.alpha, list(shapes), config.seed, called=called)
         untrained = Compared("change by an untrained adapter", "largest logit difference", 0.0, bench.drift(), "B starts at zero, so BA is zero")
-        figures = (untrained, *size_figures(bench.model, config.rank, shapes))
-        doing = f"rank {config.rank} on {len(shapes)} layers; the base's loss on this text is {bench.first_loss:.3f} nats per token"
-    else:
-        alpha = config.alpha if given.alpha is None else given.alpha
-        bench.model = wear(base.model, given, alpha, called)
-        figures = size_figures(bench.model, given.rank, given.shapes)
-        said = "as the file says" if given.alpha is not None else "from the form, since the file does not say"
-        doing = f"an adapter of rank {given.rank} on {len(given.pairs)} layers; alpha is {alpha:g}, {said}; nothing is trained"
-    start = {"before": before, "times": 0.0, "dial_text": before, "dial_losses": ((0.0, bench.first_loss),)}
-    return bench, TextStep(0, validation_loss=bench.first_loss, figures=figures, doing=doing, **start)  # type: ignore[arg-type]
+        told = f"rank {config.rank} on {len(shapes)} layers; the base's loss on this text is {bench.first_loss:.3f} nats per token"
+        return (untrained, *size_figures(bench.model, config.rank, shapes)), told
+    alpha = config.alpha if given.alpha is None else given.alpha
+    bench.model = wear(base.model, given, alpha, called)
+    said = "as the file says" if given.alpha is not None else "from the form, since the file does not say"
+    told = f"an adapter of rank {given.rank} on {len(given.pairs)} layers; alpha is {alpha:g}, {said}; nothing is trained"
+    return size_figures(bench.model, given.rank, given.shapes), told
 
 
 def size_figures(model: Any, rank: int, shapes: dict[str, tuple[int, int]]) -> tuple[Compared, ...]:
@@ -206,8 +229,7 @@ def read(bench: Bench, words: str) -> Generator[TextStep, None, Int[Tensor, "N"]
         if ids is None:
             yield TextStep(0, doing="cutting the text into tokens")
     assert ids is not None
-    if len(ids) <= bench.config.context:
-        raise ValueError(f"context must be less than the text's {len(ids)} tokens, got {bench.config.context}")
+    check_windows(ids, bench.config.context)
     yield TextStep(0, doing=f"the text to learn: {len(ids):,} tokens, {len(words) / len(ids):.2f} characters each")
     return ids
 

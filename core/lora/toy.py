@@ -7,9 +7,9 @@ $$W' = W + \sigma \sum_{i=1}^{k} u_i v_i^\top,$$
 
 all $k$ directions equally strong. The $v_i$ are directions in which the hidden layer varies and which the first task
 does not need. Then LoRA of every rank from 1 to 8 learns the second task from examples, all at once, and never sees
-$W'$. What is *left* is the mean square of its error as a share of the base's own error: 1 means nothing learnt. It
-cannot come near 0 while $r < k$, and drops when $r$ reaches $k$: that drop is the figure to look for. From there on
-the singular values of $\frac{\alpha}{r} BA$ are those of the true change.
+$W'$. What is *left* is the mean square of its error as a share of the base's own error: 1 means nothing learnt. A rank below $k$
+leaves something, however long it trains, and what is left drops when $r$ reaches $k$: that drop is the figure to look
+for. From there on the singular values of $\frac{\alpha}{r} BA$ are those of the true change.
 
 Two controls learn beside them: the 32 biases of the layer alone, and the whole layer (1,056 numbers).
 
@@ -30,7 +30,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -66,6 +65,7 @@ class ToyStep(Step):
     """All students at one moment. Between two looks only `step` is told."""
 
     step: int
+    chosen: int = 0  # the rank in question
     ranks: tuple[int, ...] = ()
     left: tuple[float, ...] = ()  # by rank: share of the change not learnt yet, on inputs no student has seen
     left_biases: float | None = None  # the same for the 32 biases alone
@@ -156,12 +156,14 @@ class Toy:
         answers = self.students.answers(self.hidden)
         *left, left_biases, left_layer = ((answers - self.truth).square().mean(1) / self.whole).tolist()
         if not all(map(math.isfinite, left)):
-            return ToyStep(step, self.ranks, tuple(left), diverged=True, doing=f"step {step}: the numbers blew up; try a smaller learning rate or alpha")
+            return ToyStep(
+                step, self.config.rank, self.ranks, tuple(left), diverged=True, doing=f"step {step}: the numbers blew up; try a smaller learning rate or alpha"
+            )
         change, mine = self.students.changes()[self.chosen], answers[self.chosen]
         drawn = self.net.answer(self.slice, self.net.w2 + change, self.net.b2)
         removed = self.net.answer(self.hidden, (self.net.w2 + change) - change, self.net.b2)  # merged and unmerged again
         told = doing or f"step {step}: rank {self.config.rank} has {left[self.chosen]:.2g} of the change left to learn"
-        return ToyStep(step, self.ranks, tuple(left), left_biases, left_layer, tuple(torch.linalg.svdvals(change).tolist()),
+        return ToyStep(step, self.config.rank, self.ranks, tuple(left), left_biases, left_layer, tuple(torch.linalg.svdvals(change).tolist()),
                        tuple(torch.linalg.svdvals(self.change)[: self.config.true_rank].tolist()), agreement(mine, self.truth > 0),
                        agreement(mine, self.old), agreement(removed, self.old),
                        np.stack([*self.maps, torch.sigmoid(drawn).view(SIDE, SIDE).numpy()]), doing=told)  # fmt: skip
@@ -194,7 +196,7 @@ def telling_plane(net: Network, change: Float[Tensor, "H H"], dice: torch.Genera
 
 def counted_numbers(rank: int) -> int:
     """What an optimizer is given by a real LoRA layer of this size."""
-    layer = LoRALinear(nn.Linear(HIDDEN, HIDDEN), rank, 1.0, torch.Generator())
+    layer = LoRALinear(nn.Linear(HIDDEN, HIDDEN, device="meta"), rank, 1.0, torch.Generator())
     return sum(part.numel() for part in layer.parameters() if part.requires_grad)
 
 
@@ -213,7 +215,7 @@ def findings(toy: Toy, start: ToyStep, end: ToyStep) -> tuple[Compared, ...]:
         Compared("left of the change", "share of 1", 0.0 if rank >= k else None, end.left[toy.chosen], "rank r can hold a change of rank k from r = k on"),
         Compared("left with the 32 biases alone", "share of 1", None, end.left_biases, "a control"),
         Compared("left with the whole layer", "share of 1", 0.0, end.left_layer, "1,056 numbers, as many steps"),
-        Compared("mean singular value of the learnt change", "1", toy_sigma(toy), mean, "the true change's, first k"),
+        Compared("mean singular value of the learnt change", "no unit", toy_sigma(toy), mean, "the true change's, first k"),
         Compared("accuracy on the new task", "share of 1", start.accuracy_new, end.accuracy_new, "the base, before"),
         Compared("accuracy on the old task, adapter on", "share of 1", start.accuracy_old, end.accuracy_old, "the base, before"),
         Compared("accuracy on the old task, adapter off", "share of 1", start.accuracy_old, end.accuracy_off, "the base, before"),
@@ -234,10 +236,10 @@ def known_rank(config: ToyConfig) -> Iterator[ToyStep]:
     """Students of several ranks learn a change of known rank, all from the same inputs."""
     bench = Toy(config)
     start = bench.look(0, "the base, before it is adapted")
-    untouched = float((bench.students.answers(bench.hidden)[bench.chosen] - bench.base).abs().max())
+    untouched = float((bench.students.answers(bench.hidden)[bench.chosen] - bench.base).detach().abs().max())
     numbers = Compared("trained numbers", "numbers", trained_numbers(config.rank, HIDDEN, HIDDEN), counted_numbers(config.rank),
                        f"r (32 + 32); the whole layer has {HIDDEN * HIDDEN + HIDDEN:,}")  # fmt: skip
-    first = Compared("change of any answer before training", "1", 0.0, untouched, "B begins at zero")
+    first = Compared("change of any answer before training", "logit", 0.0, untouched, "B begins at zero")
     yield ToyStep(**vars(start) | {"figures": (numbers, first)})
     every = max(UNIT, math.ceil(config.steps / FRAMES / UNIT) * UNIT)
     end = start
@@ -250,5 +252,5 @@ def known_rank(config: ToyConfig) -> Iterator[ToyStep]:
                 return
         elif step % UNIT == 0:
             yield ToyStep(step)
-    done = f"done: {end.left[bench.chosen]:.1e} of the change is left at rank {config.rank}, the true rank is {config.true_rank}"
+    done = f"done: {end.left[bench.chosen]:.1g} of the change is left at rank {config.rank}, the true rank is {config.true_rank}"
     yield ToyStep(**vars(end) | {"figures": findings(bench, start, end), "doing": done})

@@ -131,13 +131,19 @@ def validation_start(base: Base, corpus: Corpus, context: int, most: int) -> Int
     """The first `most` tokens (and one to predict) of the text kept for judging, or one sentence if there are too few."""
     ids = base.ids(corpus.validation[: 8 * most])[: most + 1]
     if len(ids) < context + 1:
-        share = len(ids) / max(1, len(corpus.validation))
-        need = math.ceil(10 * (context + 1) / max(share, 0.1) / 100) * 100
+        characters_each = len(corpus.text) / max(1, len(base.ids(corpus.text[: 8 * most])))
+        need = math.ceil(10 * (context + 1) * max(1.0, 1.2 * characters_each) / 100) * 100
         raise ValueError(
             f"Your text is too short: 10 % of it is kept for judging, which gives {counted(len(ids), 'token')}, and context {context} needs "
             f"{context + 1}; use about {need:,} characters or more, or a smaller context"
         )
     return ids
+
+
+def check_windows(ids: Int[Tensor, "N"], context: int) -> None:
+    """The text to learn must hold a window and the token after it."""
+    if len(ids) <= context:
+        raise ValueError(f"context must be less than the {len(ids)} tokens of the text to learn, got {context}")
 
 
 def written(base: Base, model: Any, prompt: str, length: int, seed: int, temperature: float) -> Iterator[str | None]:

@@ -33,13 +33,10 @@ from typing import Any
 
 import torch
 
-PRECISIONS = {
-    "fp32": "fp32, 32 bits",
-    "fp16": "fp16, 16 bits",
-    "int8": "int8, 8 bits",
-    "nf4": "NF4, 4 bits",
-    "nf4dq": "NF4 + double quantisation",
-}
+from core.foundations.experiment import Compared
+from core.qlora.memory import KINDS
+
+PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "nf4": "NF4", "nf4dq": "NF4 + double quantisation"}
 WEIGHT_BITS = {"fp32": 32, "fp16": 16, "int8": 8, "nf4": 4, "nf4dq": 4}
 NOMINAL_BITS = WEIGHT_BITS | {"nf4": 4.5, "nf4dq": 4 + 8 / 64 + 32 / (64 * 256)}  # with the constants of full blocks
 BLOCK, CONSTANTS_BLOCK = 64, 256
@@ -98,7 +95,7 @@ def parts_of(config: Any) -> Parts:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     output = model.get_output_embeddings()
-    matrices = tuple(tuple(layer.weight.shape) for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output)
+    matrices = tuple((layer.out_features, layer.in_features) for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output)
     tables = {id(weight): weight.numel() for weight in (model.get_input_embeddings().weight, output.weight)}  # one where they are tied
     linear, embeddings = sum(rows * columns for rows, columns in matrices), sum(tables.values())
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -163,21 +160,41 @@ def layer_activation_bytes(parts: Parts, precision: str, rank: int) -> int:
     return kept + (2 * (2 * c + m) if precision == "int8" else 0)  # the int8 layer holds its inputs
 
 
+def held_bytes(parts: Parts, precision: str, load: Load) -> int:
+    """bitsandbytes' int8 layer holds its inputs without telling autograd: checkpointing cannot drop them, and they go last."""
+    inputs = 2 * parts.width + parts.queries + parts.mlp  # of q k v, of gate and up; of o; of down
+    return 2 * load.tokens * parts.layers * inputs if precision == "int8" and load.checkpointing else 0
+
+
 def activation_bytes(parts: Parts, precision: str, load: Load) -> int:
-    """What a forward pass keeps: the layers, the last norm, log-probabilities of all tokens, rotary tables, the loss."""
+    """What a forward pass keeps: the layers, the last norm, log-probabilities of all tokens, rotary tables, the loss.
+
+    With checkpointing, one input per layer, from which the layer is computed again.
+    """
     b, tokens = number_bytes(precision), load.tokens
     around = 4 * parts.vocabulary * tokens + 2 * load.context * parts.head_width * b + 8
-    if load.checkpointing:  # one input per layer, and the last norm's own 32-bit copy
-        last = 4 * (parts.width + 1) if b == 2 else 4
+    if load.checkpointing:
+        last = 4 * (parts.width + 1) if b == 2 else 4  # the last norm's own 32-bit copy
         inputs = parts.layers + (1 if b == 4 else 0)
-        return tokens * (inputs * parts.width * b + last) + around + 8 * load.context
+        return tokens * (inputs * parts.width * b + last) + held_bytes(parts, precision, load) + around + 8 * load.context
     first = 2 * parts.width if precision == "int8" else 0  # the first layer's input needs no gradient, so it is not held
     return tokens * (parts.layers * layer_activation_bytes(parts, precision, load.rank) - first) + around
 
 
-def passing_bytes(parts: Parts, precision: str, load: Load) -> int:
-    """Short-lived, at the start of the backward pass: the gradients of the log-probabilities and of the scores."""
+def head_bytes(parts: Parts, load: Load) -> int:
+    """Short-lived at the start of the backward pass: gradients of the log-probabilities, twice, in 32 bits."""
     return 8 * parts.vocabulary * load.tokens
+
+
+def matrix_bytes(parts: Parts, precision: str) -> int:
+    """Short-lived in every layer: a quantised matrix back in 16 bits, to be multiplied with."""
+    return 2 * max(rows * columns for rows, columns in parts.matrices) if precision in ("int8", *TABLES) else 0
+
+
+def again_bytes(parts: Parts, precision: str, load: Load) -> int:
+    """Short-lived with checkpointing: a layer that is computed again, and the gradients inside its MLP."""
+    layer = layer_activation_bytes(parts, "fp32" if precision == "fp32" else "fp16", load.rank)  # int8's inputs are held already
+    return load.tokens * (layer + 8 * parts.mlp) if load.checkpointing else 0
 
 
 def budget(parts: Parts, precision: str, load: Load, device: str = "cpu") -> dict[str, int]:
@@ -190,15 +207,27 @@ def budget(parts: Parts, precision: str, load: Load, device: str = "cpu") -> dic
         "gradients": 4 * sum(sizes),
         "optimizer": optimizer_bytes(sizes, load.optimizer, device),
         "activations": activation_bytes(parts, precision, load),
-        "passing": passing_bytes(parts, precision, load),
+        "passing": max(head_bytes(parts, load), matrix_bytes(parts, precision), again_bytes(parts, precision, load)),
     }
 
 
-def at_peak(kinds: dict[str, int]) -> dict[str, int]:
-    """Gradients come as activations go, so the two are never there in full together: the larger side makes the peak."""
-    before = kinds["activations"] + kinds["passing"]
-    gone = ("gradients",) if before >= kinds["gradients"] else ("activations", "passing")
-    return {kind: 0 if kind in gone else number for kind, number in kinds.items()}
+def at_peak(parts: Parts, precision: str, load: Load, device: str = "cpu") -> dict[str, int]:
+    """Bytes by kind at the largest moment of a step. Gradients come as activations go, so both are never there in full.
+
+    That moment is the start of the backward pass, or its end; with checkpointing it may be the last layer to be computed
+    again, when the others have their gradients, or the first, when the log-probabilities and the last norm are gone.
+    """
+    kinds, layers = budget(parts, precision, load, device), parts.layers
+    moments = [
+        {"gradients": 0, "passing": max(head_bytes(parts, load), matrix_bytes(parts, precision))},
+        {"activations": 0, "passing": 0},
+    ]
+    if load.checkpointing:
+        again, inputs = again_bytes(parts, precision, load), kinds["activations"] - 4 * (parts.vocabulary + parts.width) * load.tokens
+        moments.append({"activations": inputs, "gradients": 0, "passing": again})
+        held = held_bytes(parts, precision, load)
+        moments.append({"activations": held + (inputs - held) // layers, "gradients": kinds["gradients"] * (layers - 1) // layers, "passing": again})
+    return max((kinds | moment for moment in moments), key=lambda moment: sum(moment.values()))
 
 
 def full_finetuning(parts: Parts) -> dict[str, int]:
@@ -210,23 +239,51 @@ def full_finetuning(parts: Parts) -> dict[str, int]:
 def itemised(parts: Parts, precision: str) -> tuple[tuple[str, int], ...]:
     """From the rule of thumb (all parameters x bits) to the bytes of weights and constants, item by item."""
     bits, b = WEIGHT_BITS[precision], number_bytes(precision)
-    items = [(f"{parts.parameters:,} parameters x {bits} bits", math.ceil(parts.parameters * bits / 8))]
+    items = [(f"{parts.parameters:,} weights x {bits} bits", math.ceil(parts.parameters * bits / 8))]
     if bits < 8 * b:
-        items.append((f"embeddings and output layer stay at {8 * b} bits", parts.embeddings * b - parts.embeddings * bits // 8))
-        items.append((f"norms stay at {8 * b} bits", parts.norms * b - parts.norms * bits // 8))
+        items.append((f"embedding, output: {8 * b} bits", parts.embeddings * b - parts.embeddings * bits // 8))
+        items.append((f"norms: {8 * b} bits", parts.norms * b - parts.norms * bits // 8))
     if precision == "int8":
-        items.append(("absmax: 32 bits for each row", constant_bytes(parts, precision)))
+        items.append(("absmax, 32 bits per row", constant_bytes(parts, precision)))
     if precision in TABLES:
         exact = parts.linear / BLOCK
         absmax = 4 * exact if precision == "nf4" else exact * (1 + 4 / CONSTANTS_BLOCK)
         tables = TABLES[precision] * len(parts.matrices)
-        items.append((f"absmax: {'32' if precision == 'nf4' else '8'} bits for each block of {BLOCK}", math.floor(absmax)))
-        items.append((f"tables of levels, one per matrix ({len(parts.matrices)})", tables))
+        items.append((f"absmax, {'32' if precision == 'nf4' else '8'} bits per {BLOCK}", math.floor(absmax)))
+        items.append((f"{len(parts.matrices)} tables of levels", tables))
     whole = weight_bytes(parts, precision) + constant_bytes(parts, precision)
     rest = whole - sum(size for _, size in items)
-    return (*items, *((("last blocks that are not full", rest),) if rest else ()))
+    return (*items, *((("last blocks, not full", rest),) if rest else ()))
 
 
 def nominal_gigabytes(parameters: float, precision: str) -> float:
     """The rule of thumb with the constants of full blocks: what papers and cards quote. GB is 1e9 bytes."""
     return parameters * NOMINAL_BITS[precision] / 8 / 1e9
+
+
+# --- models that do not fit here --------------------------------------------------------------------------------------
+
+
+def row(kinds: dict[str, int]) -> tuple[float, ...]:
+    return tuple(float(kinds[kind]) for kind in KINDS)
+
+
+def big_bars(name: str, load: Load) -> tuple[tuple[str, tuple[float, ...]], ...]:
+    """Ways to fine-tune LLaMA, and the peak of each by kind: all weights, then LoRA on a base in every precision."""
+    parts = big_parts(name)
+    return (("full", row(full_finetuning(parts))), *((precision, row(at_peak(parts, precision, load, "cuda"))) for precision in PRECISIONS))
+
+
+def big_figures(name: str, load: Load) -> tuple[Compared, ...]:
+    """What is said of the big model from its rounded size, beside its real shape. All computed."""
+    parts, rounded = big_parts(name), float(name.removesuffix("B")) * 1e9
+    quantised = (weight_bytes(parts, "nf4dq") + constant_bytes(parts, "nf4dq")) / 1e9
+    full, peak = sum(full_finetuning(parts).values()) / 1e9, sum(at_peak(parts, "nf4dq", load, "cuda").values()) / 1e9
+    told = (
+        ("in fp32", rounded * 4 / 1e9, weight_bytes(parts, "fp32") / 1e9, f"4 bytes x {name}; exact: {parts.parameters:,} weights"),
+        ("in NF4 + double quantisation", nominal_gigabytes(rounded, "nf4dq"), quantised,
+         f"4.127 bits x {name}; exact: embeddings, output layer and norms stay in 16 bits"),
+        ("fine-tuned whole in 16 bits", 12 * rounded / 1e9, full, "12 bytes per weight (2 weight, 2 gradient, 8 AdamW), without activations: QLoRA, section 1"),
+        ("fine-tuned with QLoRA", None, peak, f"formulas of How it works, {load.batch} x {load.context} tokens, rank {load.rank}"),
+    )  # fmt: skip
+    return tuple(Compared(f"LLaMA {name} {what}", "GB", said, exact, source, "computed") for what, said, exact, source in told)

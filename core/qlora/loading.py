@@ -9,7 +9,7 @@ Left out: files that are already quantised.
 Source: transformers.integrations.bitsandbytes; bitsandbytes.nn (Linear4bit, Linear8bitLt).
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,22 +93,23 @@ def constants_of(parameter: nn.Parameter) -> list[Tensor]:
     return [parameter.SCB] if getattr(parameter, "SCB", None) is not None else []
 
 
-def loaded(folder: Path, precision: str, device: str, live: LiveBytes) -> Generator[float, None, Any]:
-    """The model, its tensors weighed while they come; yields the share that is there after each unit of work."""
-    model, names = empty_model(folder, precision, device), dict[str, int]()
+def loaded(folder: Path, precision: str, device: str, live: LiveBytes) -> Iterator[tuple[float, Any]]:
+    """Load a model, its tensors weighed while they come: after each unit of work the share that is there, at the end (1, model)."""
+    model = empty_model(folder, precision, device)
     live.leave_out(*model.buffers())
-    for name, weight in model.named_parameters():
-        names[name] = weight.numel()
-    whole, done, told = sum(names.values()), 0, 0
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    whole, done, told = sum(sizes.values()), 0, 0
     for name, tensor in tensors_of(folder):
+        if name not in sizes:  # tied to another, or computed (old files hold rotary tables)
+            continue
+        if done - told >= UNIT_WEIGHTS[device]:
+            told = done
+            yield done / whole, None
         with live:
             parameter = place(model, name, tensor, device)
         live.claim("weights", [parameter.data])
         live.claim("constants", constants_of(parameter))
+        done += sizes[name]
         del parameter, tensor
-        done += names[name]
-        if done - told >= UNIT_WEIGHTS[device] and done < whole:
-            told = done
-            yield done / whole
     model.tie_weights()
-    return model
+    yield 1.0, model

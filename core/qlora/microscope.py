@@ -19,30 +19,17 @@ Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; Yoshida 2023, arXiv:2
 used equally often).
 """
 
-import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.foundations.base_model import BASES, FOLDER
+from core.foundations.base_model import BASES
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
-from core.foundations.weights import fetched
-from core.qlora.codes import (
-    Code,
-    Quantised,
-    code_of,
-    dequantise,
-    dequantise_constants,
-    formula_bits,
-    packed,
-    quantise,
-    quantise_constants,
-    unpacked,
-)
+from core.qlora.codes import Code, code_of, dequantise, formula_bits
+from core.qlora.layer import EIGHT, ONE, SECOND, Stored, by_library, differing, load_matrix
 
 KINDS = {"nf4": "NF4 (NormalFloat)", "fp4": "FP4 (floating point)", "int4": "int4 (even steps)", "int8": "int8 (even steps)"}
 BLOCKS = {str(size): f"{size} weights" for size in (32, 64, 128, 256, 512, 1024, 2048, 4096)}
@@ -57,13 +44,10 @@ MATRICES = {
 }
 FRAMES = 12
 EDGES = np.linspace(-1.0125, 1.0125, 82)  # bins of the histogram, 0.025 wide, one of them around zero
-MOST_WEIGHTS = 2**20  # of a larger layer, the first rows are looked at
 NOISE = (1024, 1024)
-MAP = (64, 128)  # rows and columns of the error map
+MAP = (96, 128)  # rows and columns of the error map
 SHOWN = 64  # weights of the outlier's block, and of blocks, that are drawn
 SHOWN_BLOCKS = 512
-ONE, EIGHT, SECOND, MEAN = "constants, one per block", "constants, 8 bits per block", "constants of 256 constants", "mean of the constants"
-TABLE, SECOND_TABLE = "table of the levels", "table of the constants' levels"
 
 
 @dataclass(frozen=True)
@@ -79,15 +63,21 @@ class MicroscopeConfig(Config):
     model: str = setting("shipped", "Model", choices=BASES, more=True)
     seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1, more=True)
 
+    @property
+    def code(self) -> tuple[str, int, bool]:
+        return self.kind, int(self.block), self.double
+
 
 @dataclass(frozen=True)
 class MicroscopeStep(Step):
     """A frame of the film, or one of the measurements; what did not happen in it is None."""
 
-    moved: float | None = None  # from 0, the weights, to 1, their levels
+    moved: float = 0.0  # from 0, the weights, to 1, their levels
     histogram: np.ndarray | None = None  # share of the weights per bin of EDGES
     error_map: np.ndarray | None = None  # (rows, columns) of the layer's corner, in units of the layer's standard deviation
-    levels: tuple[float, ...] | None = None  # sorted
+    error_reach: float = 1.0  # three times the usual error, for the scale of the map
+    levels: tuple[float, ...] = ()  # sorted
+    formula: tuple[tuple[str, float], ...] = ()  # what is kept besides the codes, and its bits per weight
     occupancy: tuple[float, ...] | None = None  # share of the weights per level
     noise_occupancy: tuple[float, ...] | None = None
     weighed: tuple[tuple[str, int, float, float], ...] | None = None  # what, bytes, bits per weight; the same of the noise
@@ -98,88 +88,6 @@ class MicroscopeStep(Step):
     errors_before: np.ndarray | None = None  # root mean square per block
     errors_after: np.ndarray | None = None
     first_block: int = 0  # the number of the first of these blocks
-
-
-# --- the layer --------------------------------------------------------------------------------------------------------
-
-
-def load_matrix(config: MicroscopeConfig) -> Generator[None, None, Tensor]:
-    """One matrix out of the model's files, in float32, without loading the rest; yields while a model is fetched."""
-    folder = FOLDER if config.model == "shipped" else (yield from fetched(config.model))
-    layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
-    if config.layer > layers:
-        raise ValueError(f"layer must be at most {layers} for this model, got {config.layer}")
-    part = "self_attn" if config.matrix in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
-    matrix = one_tensor(folder, f"model.layers.{config.layer - 1}.{part}.{config.matrix}.weight").float()
-    rows = MOST_WEIGHTS // matrix.shape[1] // 64 * 64  # whole blocks, if the width is a multiple of 64
-    return matrix[:rows] if matrix.numel() > MOST_WEIGHTS else matrix
-
-
-def one_tensor(folder: Path, name: str) -> Tensor:
-    from safetensors import safe_open
-
-    index = folder / "model.safetensors.index.json"
-    file = json.loads(index.read_text(encoding="utf-8"))["weight_map"][name] if index.exists() else "model.safetensors"
-    with safe_open(folder / file, "pt") as tensors:
-        return tensors.get_tensor(name)
-
-
-# --- what bitsandbytes stores -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What the library keeps of a tensor, read back into our terms, and its tensors by name for the scales."""
-
-    quantised: Quantised
-    absmax: Tensor  # as it will be used: after double quantisation, if there is any
-    small: Tensor  # the constants' own 8-bit numbers; empty without double quantisation
-    tensors: tuple[tuple[str, Tensor], ...]
-
-
-def by_library(weight: Tensor, config: MicroscopeConfig) -> Stored:
-    return (four_bits if config.kind in ("nf4", "fp4") else even_steps)(weight, config)
-
-
-def four_bits(weight: Tensor, config: MicroscopeConfig) -> Stored:
-    """NF4 and FP4: two numbers to a byte, and a state that holds the constants."""
-    import bitsandbytes.functional as library
-
-    block = int(config.block)
-    bytes_, state = library.quantize_4bit(weight, blocksize=block, compress_statistics=config.double, quant_type=config.kind)
-    absmax, small, tensors = state.absmax, torch.empty(0, dtype=torch.uint8), [("codes", bytes_)]
-    if config.double:
-        second, small = state.state2, state.absmax
-        absmax = second.code[small.long()] * second.absmax.repeat_interleave(second.blocksize)[: len(small)] + state.offset
-        tensors += [(EIGHT, small), (SECOND, second.absmax), (MEAN, state.offset), (TABLE, state.code), (SECOND_TABLE, second.code)]
-    else:
-        tensors += [(ONE, absmax), (TABLE, state.code)]
-    return Stored(Quantised(unpacked(bytes_), absmax, code_of(config.kind), block, tuple(weight.shape)), absmax, small, tuple(tensors))
-
-
-def even_steps(weight: Tensor, config: MicroscopeConfig) -> Stored:
-    """int8 and int4: the library's blockwise routine finds the numbers. Packing int4 and quantising the constants is ours."""
-    import bitsandbytes.functional as library
-
-    block, code = int(config.block), code_of(config.kind)
-    table = torch.cat([code.levels, torch.full((256 - len(code.levels),), 2.0)])  # it wants 256 levels; nothing is near a 2
-    numbers, state = library.quantize_blockwise(weight, code=table, blocksize=block)
-    numbers, absmax, small = numbers.flatten(), state.absmax, torch.empty(0, dtype=torch.uint8)
-    tensors = [("codes", packed(numbers) if code.bits == 4 else numbers)]
-    if config.double:
-        ours = quantise_constants(absmax)
-        absmax, small = dequantise_constants(ours), ours.numbers
-        tensors += [(EIGHT, small), (SECOND, ours.absmax), (MEAN, ours.mean), (TABLE, code.levels), (SECOND_TABLE, code_of("dynamic8").levels)]
-    else:
-        tensors += [(ONE, absmax), (TABLE, code.levels)]
-    return Stored(Quantised(numbers, absmax, code, block, tuple(weight.shape)), absmax, small, tuple(tensors))
-
-
-def differing(weight: Tensor, stored: Stored, config: MicroscopeConfig) -> int:
-    """How many numbers, of weights and of constants, our own quantiser stores otherwise."""
-    ours = quantise(weight, config.kind, int(config.block))
-    different = int((ours.numbers != stored.quantised.numbers).sum())
-    return different + (int((quantise_constants(ours.absmax).numbers != stored.small).sum()) if config.double else 0)
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -205,17 +113,30 @@ def errors_of(weight: Tensor, back: Tensor, block: int) -> np.ndarray:
     return (back - weight).view(-1, block).square().mean(1).sqrt().numpy()
 
 
-def frames(weight: Tensor, stored: Stored, back: Tensor) -> Iterator[MicroscopeStep]:
+class Film:
     """From the weights to their levels, each a straight way. The heights and the map are exact at both ends."""
-    block = stored.quantised.block
-    scaled = (weight.view(-1, block) / weight.view(-1, block).abs().amax(1, keepdim=True).clamp(min=1e-38)).flatten()
-    levels = stored.quantised.code.levels[stored.quantised.numbers.long()]
-    error = ((back - weight)[: MAP[0], : MAP[1]] / weight.std()).numpy()
-    for frame in range(FRAMES + 1):
-        t = frame / FRAMES
-        counts = np.histogram(((1 - t) * scaled + t * levels).numpy(), EDGES)[0]
-        doing = "every weight is at its level" if frame == FRAMES else f"moving the weights to their levels, {t:.0%} of the way" if frame else ""
-        yield MicroscopeStep(moved=t, histogram=counts / scaled.numel(), error_map=t * error, doing=doing)
+
+    def __init__(self, weight: Tensor, stored: Stored, back: Tensor) -> None:
+        rows = weight.view(-1, stored.quantised.block)
+        self.scaled = (rows / rows.abs().amax(1, keepdim=True).clamp(min=1e-38)).flatten()
+        self.at_end = stored.quantised.code.levels[stored.quantised.numbers.long()]
+        self.deviation = float(weight.std())
+        self.reach = 3 * float((back - weight).square().mean().sqrt()) / self.deviation
+        self.errors = self.map_of(weight, back)
+        self.levels = tuple(stored.quantised.code.levels.sort().values.tolist())
+
+    def map_of(self, weight: Tensor, back: Tensor) -> np.ndarray:
+        return ((back - weight)[: MAP[0], : MAP[1]] / self.deviation).numpy()
+
+    def frame(self, t: float, doing: str, errors: np.ndarray | None = None) -> MicroscopeStep:
+        counts = np.histogram(((1 - t) * self.scaled + t * self.at_end).numpy(), EDGES)[0]
+        shown = t * self.errors if errors is None else errors
+        return MicroscopeStep(moved=t, histogram=counts / self.scaled.numel(), error_map=shown, error_reach=self.reach, levels=self.levels, doing=doing)
+
+    def frames(self) -> Iterator[MicroscopeStep]:
+        for frame in range(1, FRAMES + 1):
+            t = frame / FRAMES
+            yield self.frame(t, f"moving the weights to their levels, {t:.0%} of the way" if t < 1 else "every weight is at its level")
 
 
 def scales(weight: Tensor, stored: Stored) -> list[tuple[str, int, float]]:
@@ -228,7 +149,7 @@ def microscope(config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
     """The film of the weights, then what is used, what it costs, and what one outlier does."""
     import bitsandbytes  # noqa: F401 (its import is slow: the first Step waits for it, later ones do not)
 
-    loading = load_matrix(config)
+    loading = load_matrix(config.model, config.layer, config.matrix)
     while True:
         try:
             next(loading)
@@ -236,46 +157,47 @@ def microscope(config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
             weight: Tensor = loaded.value
             break
         yield MicroscopeStep(doing="fetching the model from the hub, once")
-    stored = by_library(weight, config)
+    stored = by_library(weight, *config.code)
     back = dequantise(stored.quantised)
-    film, place = frames(weight, stored, back), outlier_place(weight, int(config.block))
-    levels = tuple(stored.quantised.code.levels.sort().values.tolist())
-    window = shown_window(place, int(config.block))
-    yield replace(next(film), levels=levels, block=weight.flatten()[window].numpy(), outlier_at=place - window.start,
-                  doing=f"the weights of {MATRICES[config.matrix]}, layer {config.layer}: {size_of(weight)}, each divided by the largest of its block")  # fmt: skip
-    yield from film
+    film, place = Film(weight, stored, back), outlier_place(weight, int(config.block))
+    window, blocks = shown_window(place, int(config.block)), shown_blocks(place, int(config.block))
+    told = f"{MATRICES[config.matrix]} of layer {config.layer}: {weight.shape[0]} x {weight.shape[1]} weights, each divided by the largest of its block"
+    yield replace(film.frame(0.0, told), block=weight.flatten()[window].numpy(), outlier_at=place - window.start, formula=formula_parts(config),
+                  errors_before=errors_of(weight, back, int(config.block))[blocks], first_block=blocks.start)  # fmt: skip
+    yield from film.frames()
     yield from measured(weight, stored, back, config)
     if config.outlier > 1:
-        yield from grown(weight, stored, back, place, config)
+        yield from grown(film, weight, stored, back, place, config)
+
+
+def formula_parts(config: MicroscopeConfig) -> tuple[tuple[str, float], ...]:
+    """What the paper counts besides the codes: bits per weight."""
+    block = int(config.block)
+    return ((EIGHT, 8 / block), (SECOND, 32 / (block * 256))) if config.double else ((ONE, 32 / block),)
 
 
 def measured(weight: Tensor, stored: Stored, back: Tensor, config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
     """Use of the levels, error and bytes, each beside the same for Gaussian noise."""
     noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(config.seed))
     yield MicroscopeStep(doing=f"drawing {NOISE[0]} x {NOISE[1]} normal numbers to compare with")
-    noise_stored = by_library(noise, config)
+    noise_stored = by_library(noise, *config.code)
     yield MicroscopeStep(doing="quantising the noise")
-    used, noise_used = (occupancy(one.quantised.numbers, one.quantised.code) for one in (stored, noise_stored))
     error, noise_error = relative_error(weight, back), relative_error(noise, dequantise(noise_stored.quantised))
-    bits = code_of(config.kind).bits
-    figures = (
-        Compared(
-            "codes that differ from the library's", "codes", 0.0, float(differing(weight, stored, config)), "our quantiser (codes.py) against bitsandbytes"
-        ),
+    used, noise_used = (occupancy(one.quantised.numbers, one.quantised.code) for one in (stored, noise_stored))
+    bits, different = code_of(config.kind).bits, float(differing(weight, stored, config.kind, config.double))
+    yield MicroscopeStep(occupancy=tuple(used.tolist()), noise_occupancy=tuple(noise_used.tolist()), figures=(
+        Compared("codes that differ from the library's", "codes", 0.0, different, "our quantiser (codes.py) against bitsandbytes"),
         Compared("error of the layer against noise", "share of the weights' size", noise_error, error, "the same code on normal numbers"),
         Compared(f"information in a {bits}-bit code", "bits", entropy_bits(noise_used), entropy_bits(used), f"the same code on normal numbers; at most {bits}"),
-    )
-    yield MicroscopeStep(occupancy=tuple(used.tolist()), noise_occupancy=tuple(noise_used.tolist()), figures=figures,
-                         doing=f"error: {error:.2%} of the weights' size; on normal numbers {noise_error:.2%}")  # fmt: skip
+    ), doing=f"error: {error:.2%} of the weights' size; on normal numbers {noise_error:.2%}")  # fmt: skip
     kept, noise_kept = scales(weight, stored), scales(noise, noise_stored)
     formula, tables = formula_bits(config.kind, int(config.block), config.double), sum(b for name, _, b in kept if name.startswith("table"))
     total, told = sum(b for *_, b in kept), formula_text(config)
-    figures = (
+    weighed = tuple((name, size, b, nb) for (name, size, b), (_, _, nb) in zip(kept, noise_kept, strict=True))
+    yield MicroscopeStep(weighed=weighed, formula=formula_parts(config), figures=(
         Compared("bits per weight, all that is stored", "bits", formula, total, f"{told}; tables of levels add {tables:.3f} here"),
         Compared("bits per weight without the tables", "bits", formula, total - tables, told + part_filled(stored, config)),
-    )
-    weighed = tuple((name, size, b, nb) for (name, size, b), (_, _, nb) in zip(kept, noise_kept, strict=True))
-    yield MicroscopeStep(weighed=weighed, figures=figures, doing=f"weighed: {total:.3f} bits per weight")
+    ), doing=f"weighed: {total:.3f} bits per weight")  # fmt: skip
 
 
 def formula_text(config: MicroscopeConfig) -> str:
@@ -293,8 +215,8 @@ def part_filled(stored: Stored, config: MicroscopeConfig) -> str:
 
 
 def outlier_place(weight: Tensor, block: int) -> int:
-    """The largest weight of a block near the beginning, by its place in the flat layer."""
-    number = min(100, weight.numel() // block // 2)
+    """The largest weight of the block in which row 40 begins, by its place in the flat layer."""
+    number = min(40, weight.shape[0] // 2) * weight.shape[1] // block
     return number * block + int(weight.flatten()[number * block : (number + 1) * block].abs().argmax())
 
 
@@ -305,20 +227,26 @@ def shown_window(place: int, block: int) -> slice:
     return slice(first + inside, first + inside + min(block, SHOWN))
 
 
-def grown(weight: Tensor, stored: Stored, back: Tensor, place: int, config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
+def shown_blocks(place: int, block: int) -> slice:
+    first = max(0, place // block - SHOWN_BLOCKS // 2)
+    return slice(first, first + SHOWN_BLOCKS)
+
+
+def grown(film: Film, weight: Tensor, stored: Stored, back: Tensor, place: int, config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
     """Quantise again with one weight grown, and look which blocks took notice."""
     block = int(config.block)
     larger = weight.clone()
     larger.view(-1)[place] *= config.outlier
-    after = by_library(larger, config)
+    after = by_library(larger, *config.code)
     back_after = dequantise(after.quantised)
     yield MicroscopeStep(doing=f"one weight is multiplied by {config.outlier:g}: quantising the layer again")
     before_errors, after_errors = errors_of(weight, back, block), errors_of(larger, back_after, block)
     changed = stored.quantised.numbers != after.quantised.numbers
     mine = slice(place // block * block, (place // block + 1) * block)
     elsewhere = int(changed.sum() - changed[mine].sum())
-    blocks = int((before_errors != after_errors).sum())
-    window, first = shown_window(place, block), max(0, place // block - SHOWN_BLOCKS // 2)
+    blocks, others = int((before_errors != after_errors).sum()), np.arange(len(before_errors)) != place // block
+    others_before, others_after = (float(np.sqrt(np.square(errors[others]).mean()) / weight.square().mean().sqrt()) for errors in (before_errors, after_errors))
+    window, shown = shown_window(place, block), shown_blocks(place, block)
     used = after.quantised.code.levels
     zeros, smallest = float((used[after.quantised.numbers[mine].long()] == 0).sum()), float(used[used > 0].min())
     all_others = block - 1.0 if 1 / config.outlier < smallest / 2 else None  # no other is larger than 1 / outlier of the constant
@@ -326,10 +254,11 @@ def grown(weight: Tensor, stored: Stored, back: Tensor, place: int, config: Micr
     figures = (
         Compared("blocks whose error changed", "blocks", float(len(before_errors)) if config.double else 1.0, float(blocks), reason),
         Compared("codes that changed in other blocks", "codes", 0.0, float(elsewhere), "the others' largest weights are the same"),
+        Compared("error in all other blocks", "share of the weights' size", others_before, others_after, "before the weight grew"),
         Compared("weights of its block that became 0", "weights", all_others, zeros, "all but the outlier, if its factor is large enough"),
     )
     told = f"{blocks} of {len(before_errors)} blocks changed; of the outlier's {block} weights, {zeros:.0f} became 0"
-    shown = slice(first, first + SHOWN_BLOCKS)
-    yield MicroscopeStep(block_before=back.flatten()[window].numpy(), block_after=back_after.flatten()[window].numpy(), outlier_at=place - window.start,
-                         block=weight.flatten()[window].numpy(), errors_before=before_errors[shown], errors_after=after_errors[shown], first_block=first,
-                         figures=figures, doing=told)  # fmt: skip
+    last = film.frame(1.0, told, film.map_of(larger, back_after))
+    parts = [tensor.flatten()[window].numpy() for tensor in (weight, back, back_after)]
+    yield replace(last, block=parts[0], block_before=parts[1], block_after=parts[2], outlier_at=place - window.start, errors_before=before_errors[shown],
+                  errors_after=after_errors[shown], first_block=shown.start, figures=figures)  # fmt: skip

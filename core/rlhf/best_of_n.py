@@ -14,7 +14,7 @@ Computed for three answers: all of them, exactly. The mean reward of the best of
 of all $\binom{N}{n}$ ways to draw n of them, the answer at rank $i$ from below is the best in $\binom{i-1}{n-1}$.
 
 Left out: best-of-n token by token; a policy trained to imitate it.
-Source: Stiennon et al. 2020, arXiv:2009.01325, appendix G.3, and Gao et al. 2022, arXiv:2210.10760 (the formula);
+Source: Stiennon et al. 2020, arXiv:2009.01325, and Gao et al. 2022, arXiv:2210.10760 (the formula);
 Beirami et al. 2024, arXiv:2401.01879 (an upper bound, and when it is loose); Nakano et al. 2021, arXiv:2112.09332 (ranks).
 """
 

@@ -33,50 +33,44 @@ import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
-from core.rlhf.best_of_n import Best, Pool, best_of, best_of_pool, divergence, frontier, kl_formula, rungs, tilted
-from core.rlhf.policy import Cards, answer_mask, card_log_probs, load_policy, log_probs, sample
-from core.rlhf.postcards import GREETINGS, NAMES, NUMBER, START, Judge, gold_of, readable, tokens_of, words_of
-from core.rlhf.reward import TasteConfig
+from core.rlhf.answers import Answers, Judges, Survey, ThreeCards, WholeCards
+from core.rlhf.best_of_n import kl_formula, rungs
+from core.rlhf.policy import Cards, card_log_probs, load_policy
+from core.rlhf.reward import YOU, Choices, RewardModel, TasteConfig, choosing, meanwhile, picked, reference_cards, train_reward
 
-BATCH = 32  # pairs in a step
+BATCH = 32  # pairs in a step of DPO
+WARM_UP = 10  # steps
 LOOKS = 12  # at the policy, in a run
-SEEN = 16  # cards per prompt in a look
-POOL = 384  # cards per prompt to take the best from
-THREE = ("the bus is late .", "we saw the sea . thank you for everything .", "the sea is calm !")
+FAR = 1_000_003  # from the seed of the pairs that are trained on to that of others
+HELD_OUT = 64  # pairs of the rule's that nothing is trained on; of a user's clicks, one in five
 
 
 @dataclass(frozen=True)
 class DpoConfig(TasteConfig):
     """The knobs of DPO, and how far best-of-n goes beside it."""
 
-    beta: float = setting(0.3, "Beta (KL penalty)", low=0.01, high=10.0, help="small: far from the reference")
+    beta: float = setting(0.3, "Beta (KL penalty)", low=0.01, high=10.0, help="small: free to go far from the reference")
     steps: int = setting(60, "Steps", unit="step", low=1, high=1000)
-    pairs: int = setting(512, "Preference pairs", unit="pair", low=2, high=2048)
+    pairs_used: int = setting(200, "Preference pairs", unit="pair", low=2, high=1000, help="for DPO and the reward model; of your own clicks, all there are")
     most_n: int = setting(64, "Best of up to", unit="answer", low=1, high=128)
-    answers: str = setting("cards", "Answers", choices={"cards": "whole cards", "three": "three cards, no others"})
+    answers: str = setting("cards", "Possible answers", choices={"cards": "whole cards", "three": "three cards, no others"})
     learning_rate: float = setting(0.001, "Learning rate", low=1e-6, high=0.1, more=True)
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where a policy stands: its KL to the reference and what its answers are worth."""
-
-    step: int
-    kl: float  # nats
-    gold: float
-    proxy: float
-
-
-@dataclass(frozen=True)
 class DpoStep(Step):
-    """One step of DPO, or what was found out before and after; what did not happen in it is None or empty."""
+    """One step of DPO, or what was found out before and after; what did not happen in it is None or empty.
+
+    In `path`, `best` and `ideal` rewards are counted from the reference's mean in standard deviations of its answers.
+    """
 
     step: int
     loss: float | None = None  # nats
@@ -84,11 +78,11 @@ class DpoStep(Step):
     other: float | None = None
     held_out: float | None = None  # loss on pairs that are not trained on
     accuracy: float | None = None  # share of those pairs that the implicit reward has the right way round
-    path: tuple[tuple[float, float, float], ...] = ()  # (KL, gold, proxy) of the policy so far; rewards in standard deviations
-    best: tuple[tuple[float, float, float, float], ...] = ()  # (n, KL, gold, proxy) of best-of-n
+    path: tuple[tuple[int, float, float, float], ...] = ()  # (step, KL, gold, proxy) of the policy so far
+    best: tuple[tuple[int, float, float, float], ...] = ()  # (n, KL, gold, proxy) of best-of-n
     ideal: tuple[tuple[float, float], ...] = ()  # (KL, proxy): no policy has more
-    kls: tuple[tuple[int, float, float, float, float], ...] = ()  # (n, formula, KL on cards, its error, KL with three answers)
-    cap: float | None = None  # -ln of the best of the three answers
+    kls: tuple[tuple[int, float, float, float], ...] = ()  # (n, formula, KL on whole cards, KL with three answers)
+    cap: float | None = None  # -ln p of the best of the three answers
     before: str = ""
     after: str = ""
     chosen: str = ""  # by best-of-n
@@ -98,9 +92,9 @@ class DpoStep(Step):
 
 
 def dpo_loss(log_ratios: Float[Tensor, "M 2"], beta: float, sure: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
-    """Equation 7, pair by pair. log_ratios: ln pi/pi_ref of the preferred card and of the other one.
+    """Equation 7, pair by pair. log_ratios: ln of pi/pi_ref, of the preferred card and of the other one.
 
-    sure: how often the first is preferred: 1 for a click; if it is less, the loss is the mean over both outcomes.
+    sure: how often the first is preferred. For a click that is 1; if it is less, this is the mean over both outcomes.
     """
     margin = beta * (log_ratios[:, 0] - log_ratios[:, 1])
     return -(sure * F.logsigmoid(margin) + (1 - sure) * F.logsigmoid(-margin))
@@ -111,18 +105,211 @@ class Preferences:
     """Pairs of cards, the preferred one first, with what the reference makes of them."""
 
     tokens: Int[Tensor, "M 2 T"]
-    sure: Float[Tensor, "M"]
+    mask: Bool[Tensor, "M 2 T"]
     reference: Float[Tensor, "M 2"]  # ln pi_ref of each card
+    sure: Float[Tensor, "M"]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-def pair_log_probs(policy: Transformer, tokens: Int[Tensor, "M 2 T"]) -> Float[Tensor, "M 2"]:
+def pair_log_probs(policy: Transformer, tokens: Int[Tensor, "M 2 T"], mask: Bool[Tensor, "M 2 T"]) -> Float[Tensor, "M 2"]:
     """ln of the probability of each card of each pair."""
-    flat = tokens.flatten(0, 1)
-    return card_log_probs(policy, Cards(flat, answer_mask(flat))).view(-1, 2)
+    return card_log_probs(policy, Cards(tokens.flatten(0, 1), mask.flatten(0, 1))).view(-1, 2)
 
 
-def log_ratios(policy: Transformer, pairs: Preferences, rows: Int[Tensor, "m"]) -> Float[Tensor, "m 2"]:
-    return pair_log_probs(policy, pairs.tokens[rows]) - pairs.reference[rows]
+class Learner:
+    """A policy that learns from pairs."""
+
+    def __init__(self, config: DpoConfig, preferences: Preferences) -> None:
+        self.config, self.preferences = config, preferences
+        self.policy, self.dice = load_policy(), torch.Generator().manual_seed(config.seed)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), config.learning_rate, betas=(0.9, 0.98))
+        self.steps = 0
+
+    def log_ratios(self, pairs: Preferences, rows: Int[Tensor, "m"]) -> Float[Tensor, "m 2"]:
+        return pair_log_probs(self.policy, pairs.tokens[rows], pairs.mask[rows]) - pairs.reference[rows]
+
+    def learn(self) -> tuple[float, float, float]:
+        """One step on some of the pairs: the loss and both mean implicit rewards, before its correction."""
+        self.steps += 1
+        rows = torch.randperm(len(self.preferences), generator=self.dice)[:BATCH]
+        ratios = self.log_ratios(self.preferences, rows)
+        loss = dpo_loss(ratios, self.config.beta, self.preferences.sure[rows]).mean()
+        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * min(1.0, self.steps / WARM_UP)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        preferred, other = (self.config.beta * ratios.detach().mean(0)).tolist()
+        return float(loss.detach()), preferred, other
+
+    @torch.no_grad()
+    def judged(self, held_out: Preferences) -> tuple[float, float]:
+        """Loss on pairs that were not trained on, and the share of them with a positive margin; a margin of 0 counts half."""
+        ratios = self.log_ratios(held_out, torch.arange(len(held_out)))
+        right = torch.sign(ratios[:, 0] - ratios[:, 1]) * torch.sign(held_out.sure - 0.5)
+        return float(dpo_loss(ratios, self.config.beta, held_out.sure).mean()), float((1 + right).mean() / 2)
+
+    @property
+    def sound(self) -> bool:
+        return all(bool(weight.isfinite().all()) for weight in self.policy.parameters())
+
+
+# --- what is learnt from ----------------------------------------------------------------------------------------------
+
+
+def what_was_chosen(config: DpoConfig) -> Generator[None, None, tuple[Choices, Choices]]:
+    """The choices to learn from, and others to judge by."""
+    if config.rule != YOU:
+        chosen = yield from choosing(config, config.pairs_used)
+        yield
+        return chosen, (yield from choosing(config, HELD_OUT, config.seed + FAR))
+    clicked = yield from choosing(config)
+    kept = max(1, len(clicked) // 5)
+    last = Choices(picked(clicked.won, slice(-kept, None)), picked(clicked.lost, slice(-kept, None)))
+    return Choices(picked(clicked.won, slice(-kept)), picked(clicked.lost, slice(-kept))), last
+
+
+def reward_from(chosen: Choices, seed: int) -> Generator[None, None, RewardModel]:
+    """The reward model of these choices, normalised on the reference's cards."""
+    model = RewardModel()
+    for _ in train_reward(model, chosen):
+        yield
+    model.normalise(reference_cards(200, seed + 1))
+    return model.requires_grad_(False).eval()
+
+
+def with_reference(reference: Transformer, chosen: Choices) -> Generator[None, None, Preferences]:
+    """Pairs with what the reference gives them, computed once."""
+    tokens, mask = torch.stack([chosen.won.tokens, chosen.lost.tokens], 1), torch.stack([chosen.won.mask, chosen.lost.mask], 1)
+    found = []
+    for part, its_mask in zip(tokens.split(BATCH), mask.split(BATCH), strict=True):
+        with torch.no_grad():
+            found.append(pair_log_probs(reference, part, its_mask))
+        yield
+    return Preferences(tokens, mask, torch.cat(found), torch.ones(len(tokens)))
+
+
+def among_three(three: ThreeCards, judges: Judges) -> Generator[None, None, Preferences]:
+    """Every pair of the three answers; the learned reward says how often the first is preferred."""
+    first, second = torch.tensor([[0, 1], [0, 2], [1, 2]]).T
+    cards = Cards(three.tokens, three.mask)
+    made = yield from with_reference(load_policy(), Choices(picked(cards, first), picked(cards, second)))
+    proxy = judges.proxy(three.tokens)
+    return replace(made, sure=torch.sigmoid(proxy[first] - proxy[second]))
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+@experiment("Do the clicks need a reward model, or can the policy learn from them directly?")
+def dpo(config: DpoConfig) -> Iterator[DpoStep]:
+    """A reward model and its best-of-n first, then DPO on the same choices: reward against distance from the reference."""
+    space: Answers = ThreeCards(config.rule) if config.answers == "three" else WholeCards(config.rule, config.seed)
+    formula = tuple((n, kl_formula(n), math.nan, math.nan) for n in rungs(config.most_n))
+    before = space.written(load_policy())
+    yield DpoStep(0, preferred=0.0, other=0.0, path=((0, 0.0, 0.0, 0.0),), before=before, after=before, kls=formula,
+                  doing="at the start the policy is the reference: both implicit rewards are 0")  # fmt: skip
+    chosen, others = yield from meanwhile(what_was_chosen(config), DpoStep(0))
+    model = yield from meanwhile(reward_from(chosen, config.seed), DpoStep(0))
+    judges, three = Judges(model, config.rule), ThreeCards(config.rule)
+    yield DpoStep(0, doing=f"a reward model has learnt from {len(chosen)} choices; drawing from the reference for best of n")
+    survey = yield from meanwhile(space.survey(judges, config.most_n), DpoStep(0))
+    told = replace(told_best(config, survey, three, judges), before=before, after=before)
+    yield told
+    if config.answers == "three":
+        train = held_out = yield from meanwhile(among_three(three, judges), DpoStep(0))
+    else:
+        train = yield from meanwhile(with_reference(load_policy(), chosen), DpoStep(0))
+        held_out = yield from meanwhile(with_reference(load_policy(), others), DpoStep(0))
+    learner = Learner(config, train)
+    end = yield from trained(learner, held_out, space, judges, survey, told)
+    words = f"done: KL {end.kl:.2f} nats, {told_gain(end)}" if learner.sound else "the weights grew beyond all numbers: a smaller learning rate helps"
+    yield DpoStep(learner.steps, figures=(*best_figures(config, told), *dpo_figures(config, told, end, three, judges)), diverged=not learner.sound, doing=words)
+
+
+@dataclass(frozen=True)
+class End:
+    """The last look at the policy. Rewards in standard deviations above the reference's."""
+
+    kl: float
+    gold: float
+    proxy: float
+    accuracy: float
+
+
+def trained(learner: Learner, held_out: Preferences, space: Answers, judges: Judges, survey: Survey, told: DpoStep) -> Generator[DpoStep, None, End]:
+    """DPO, with a look at the policy now and then, which tells again what is known of best-of-n."""
+    steps, path, start, end = learner.config.steps, list[tuple[int, float, float, float]](), None, None
+    every = max(1, steps // LOOKS)
+    for step in range(steps + 1):
+        if step % every == 0 or step == steps:
+            seen = yield from meanwhile(space.look(learner.policy, judges), DpoStep(step))
+            yield DpoStep(step)
+            loss, accuracy = learner.judged(held_out)
+            start = start or seen  # gains are counted from it: the same prompts, the same dice
+            end = End(seen.kl, (seen.gold - start.gold) / survey.gold.std, (seen.proxy - start.proxy) / survey.proxy.std, accuracy)
+            path.append((step, end.kl, end.gold, end.proxy))
+            first = Compared("DPO loss at the start", "nats", math.log(2), loss, "ln 2: policy and reference are the same, so all margins are 0")
+            yield replace(told, step=step, held_out=loss, accuracy=accuracy, path=tuple(path), after=seen.text, figures=(first,) if step == 0 else (),
+                          doing=f"step {step}: KL {end.kl:.2f} nats, {told_gain(end)}")  # fmt: skip
+        if step < steps:
+            loss, preferred, other = learner.learn()
+            yield DpoStep(step, loss=loss, preferred=preferred, other=other)
+            if not learner.sound:
+                break
+    assert end is not None
+    return end
+
+
+def told_gain(end: End) -> str:
+    gold = "" if math.isnan(end.gold) else f", gold reward {end.gold:+.2f}"
+    return f"proxy reward {end.proxy:+.2f}{gold} standard deviations"
+
+
+def told_best(config: DpoConfig, survey: Survey, three: ThreeCards, judges: Judges) -> DpoStep:
+    """Best-of-n as a Step: its rewards, and its KL beside the formula in both answer spaces."""
+    best = tuple((one.n, one.kl, survey.gold(one.gold), survey.proxy(one.proxy)) for one in survey.best)
+    few = three.kl_of_best(judges, [one.n for one in survey.best])
+    many = [math.nan if config.answers == "three" else one.kl for one in survey.best]
+    kls = tuple((one.n, kl_formula(one.n), of_cards, of_three) for one, of_cards, of_three in zip(survey.best, many, few, strict=True))
+    ideal = tuple((kl, survey.proxy(proxy)) for kl, proxy in survey.ideal)
+    return DpoStep(0, best=best, ideal=ideal, kls=kls, cap=three.cap(judges), chosen=survey.chosen, doing=f"best of up to {config.most_n} is known")
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def best_figures(config: DpoConfig, told: DpoStep) -> list[Compared]:
+    """The formula against best-of-n as it is, in a large and in a tiny answer space."""
+    n, formula, many, few = told.kls[-1]
+    said = f"ln n - (n-1)/n for n = {n}, Gao et al. 2022"
+    figures = [
+        Compared("KL of best of n, three answers", "nats", formula, few, f"{said}: only an upper bound here", "computed"),
+        Compared("KL of best of n, three answers, and its cap", "nats", told.cap, few, "-ln p of the best of the three", "computed"),
+    ]
+    if config.answers == "cards":
+        figures.insert(0, Compared("KL of best of n, whole cards", "nats", formula, many, said))
+    return figures
+
+
+def dpo_figures(config: DpoConfig, told: DpoStep, end: End, three: ThreeCards, judges: Judges) -> list[Compared]:
+    """DPO against best-of-n at the same KL; with three answers, against the policy it must become."""
+    at_same = f"best of n at a KL of {min(end.kl, told.best[-1][1]):.2f} nats, between its points"
+    figures = [
+        Compared("proxy reward of DPO", "standard deviations", between(told, 3, end.kl), end.proxy, at_same),
+    ]
+    if config.rule != YOU:
+        figures.append(Compared("gold reward of DPO", "standard deviations", between(told, 2, end.kl), end.gold, at_same))
+    if config.answers == "cards":
+        figures.append(Compared("accuracy on other pairs", "share of 1", 0.5, end.accuracy, "a guess"))
+    else:
+        target = three.target(judges, config.beta)
+        figures.append(Compared("KL of DPO, three answers", "nats", target.kl, end.kl, "pi* at this beta, Rafailov et al. 2023, eq. 4"))
+    return figures
+
+
+def between(told: DpoStep, column: int, kl: float) -> float:
+    """Best-of-n's reward at a KL, on straight lines between its points; beyond the last point, that of the last."""
+    return float(np.interp(kl, [row[1] for row in told.best], [row[column] for row in told.best]))

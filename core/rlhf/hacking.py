@@ -2,36 +2,316 @@ r"""Reward hacking: the learned reward keeps rising while what it stands for has
 
 The reward model has seen cards of the reference only. PPO looks for what it likes, anywhere, and finds cards that no
 pair ever showed it and that it likes for the wrong reason: "when a measure becomes a target, it ceases to be a good
-measure" (Goodhart's law). The learned reward is the *proxy*; here the rule behind the clicks is known, so the *gold*
-reward can be measured next to it. Both are told in standard deviations of the reference's own cards.
+measure" (Goodhart's law). The learned reward is the *proxy*; here the rule behind the choices is known, so the *gold*
+reward can be measured beside it. Both are told in standard deviations of the reference's own cards, from their mean.
 
 The same PPO runs with three betas, turn by turn, from the same seed: 0, yours, and a large one. Against the distance
-$d = \sqrt{\mathrm{KL}(\pi\|\pi_{ref})}$ Gao et al. found for the gold reward of RL
+$d = \sqrt{\mathrm{KL}(\pi\|\pi_{ref})}$ Gao et al. found for the gold reward of RL and of best-of-n
 
-$$R(d) = d\,(\alpha - \beta_{RL} \ln d),$$
+$$R_{RL}(d) = d\,(\alpha - \gamma \ln d), \qquad R_{bon}(d) = d\,(\alpha - \gamma d).$$
 
-which rises, turns at $d^* = e^{\alpha/\beta_{RL} - 1}$ with the height $\beta_{RL}\,d^*$, and falls. Its two numbers
-are fitted here to the run without a penalty (least squares), then asked about the others. (Best-of-n has another form,
-$d\,(\alpha - \beta d)$; their $\beta_{RL}$ is no KL penalty.)
+Both rise, turn and fall; they turn at the heights $\gamma\, e^{\alpha/\gamma - 1}$ and $\alpha^2 / 4\gamma$. Their two numbers
+are fitted here to your run (least squares), so that it can be seen which form a policy as small as this one follows.
+Gao et al. also found that a KL penalty gains nothing over stopping early: at the same distance the gold is the same.
+That is asked of the run with the large beta.
 
 How the policy cheats is counted, not told beforehand: words per card, missing ends, words said over and over, how many
-cards are different, all against the reference's cards.
+cards are different, each beside the reference's cards. With your own clicks there is no gold: nobody but you could say
+what a card is worth, so only the proxy is drawn, and it looks like success.
 
-Left out: several seeds; a new reward model trained on the policy's new cards, which is what repairs this in practice.
-Source: Gao, Schulman, Hilton 2022, arXiv:2210.10760, section 1 (the form) and 3.6 (KL penalty); Stiennon et al. 2020,
-arXiv:2009.01325, figure 5 (the first such curve).
+Code -> paper: `gold`, `proxy` -> gold and proxy RM score, `FORMS` -> R_RL and R_bon; gamma is their beta, which is no KL penalty.
+Left out: several seeds; judging new cards and training the reward model again, which is what repairs this in practice.
+Source: Gao, Schulman, Hilton 2022, arXiv:2210.10760, section 1 (both forms); Stiennon et
+al. 2020, arXiv:2009.01325, figure 5 (people's judgement of an over-optimised policy).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
-import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.rlhf.policy import load_policy
-from core.rlhf.postcards import LENGTH, MARKS, WORDS, Judge, words_of
-from core.rlhf.ppo import JUDGED, Answer, Ppo, PpoConfig, Round, answers, gold_judge, judged_by, mean_of, same_draw
+from core.rlhf.postcards import LENGTH, MARKS, Judge, words_of
+from core.rlhf.ppo import JUDGED, SHOWN, Answer, Ppo, PpoConfig, Round, answers, gold_judge, mean_of, proxy_judge, same_draw
+from core.rlhf.reward import meanwhile
+
+SMOOTH = 3  # rounds that a peak and an end are averaged over
+TURNED = 0.3  # standard deviations that gold must lose from its peak to be called turned over
+
+
+@dataclass(frozen=True)
+class HackingConfig(PpoConfig):
+    """PPO's own settings with a smaller penalty, and the large one to compare with."""
+
+    steps: int = setting(20, "Steps", unit="step", low=1, high=1000, help="rounds of answers and updates, for each beta")
+    beta: float = setting(0.01, "Your beta (KL penalty)", low=0.0, high=2.0)
+    learning_rate: float = setting(0.004, "Learning rate", low=1e-6, high=0.1)
+    batch: int = setting(40, "Answers per step", unit="answer", low=2, high=256, more=True)
+    large_beta: float = setting(0.3, "The large beta", low=0.0, high=10.0, more=True)
+
+    @property
+    def betas(self) -> tuple[float, ...]:
+        """The penalties of the runs: 0, the user's and the large one, each once."""
+        return tuple(sorted({0.0, self.beta, self.large_beta}))
+
+
+Point = tuple[int, float, float, float | None]  # step, d, proxy, gold
+
+
+@dataclass(frozen=True)
+class HackingStep(Step):
+    """One part of a round of one of the runs; what did not happen in it is None or empty."""
+
+    step: int
+    yours: float  # the user's beta
+    beta: float  # of the run that this is about
+    proxy: float | None = None
+    gold: float | None = None
+    kl: float | None = None  # nats per card
+    curves: tuple[tuple[float, tuple[Point, ...]], ...] = ()  # all runs so far: beta, points
+    fits: tuple[tuple[str, tuple[tuple[float, float], ...]], ...] = ()  # (form, points (d, gold)) of the fitted curves
+    story: tuple[str, ...] = ()  # what happened, in sentences
+    reference: tuple[Answer, ...] = ()  # cards, here and below
+    peak: int | None = None  # the step at which your run's gold was highest so far
+    at_peak: tuple[Answer, ...] = ()
+    now: tuple[Answer, ...] = ()
+
+
+@dataclass
+class Course:
+    """One of the runs, and what it has measured."""
+
+    beta: float
+    trainer: Ppo
+    rounds: list[Round] = field(default_factory=list)
+    gold: list[float | None] = field(default_factory=list)
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """d is the square root of the KL, summed over all words that could have come, so never negative."""
+        return tuple((i + 1, max(0.0, r.kl_exact) ** 0.5, r.proxy, g) for i, (r, g) in enumerate(zip(self.rounds, self.gold, strict=True)))
+
+    @property
+    def proxies(self) -> list[float]:
+        return smoothed([each.proxy for each in self.rounds])
+
+    @property
+    def scores(self) -> list[float]:
+        """Gold, smoothed; empty where nobody knows it."""
+        return smoothed([score for score in self.gold if score is not None])
+
+    @property
+    def peak(self) -> int | None:
+        """The round where gold was highest, counted from 0."""
+        return int(np.argmax(self.scores)) if self.scores else None
+
+
+# --- the curve of Gao et al. ------------------------------------------------------------------------------------------
+
+
+Basis = Callable[[Float[np.ndarray, "K"]], Float[np.ndarray, "K 2"]]
+
+FORMS: dict[str, Basis] = {  # R(d) = alpha times the first column plus gamma times the second
+    "d (α − γ ln d)": lambda d: np.stack([d, -d * np.log(np.maximum(d, 1e-12))], 1),
+    "d (α − γ d)": lambda d: np.stack([d, -d * d], 1),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A form with its two numbers, fitted to the points of a run."""
+
+    form: str
+    numbers: Float[np.ndarray, "2"]
+    error: float  # root of the mean squared distance of the points
+
+    def at(self, d: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
+        return FORMS[self.form](d) @ self.numbers
+
+    @property
+    def height(self) -> float:
+        """Where it turns; no number for a curve that only rises."""
+        alpha, gamma = self.numbers
+        if gamma <= 0 or alpha <= 0:
+            return math.nan
+        return float(gamma * math.exp(min(50.0, alpha / gamma - 1))) if "ln" in self.form else float(alpha**2 / (4 * gamma))
+
+
+def fitted(points: Sequence[Point]) -> tuple[Fit, ...]:
+    """Both forms by least squares; none without gold, or with fewer than three points away from the reference."""
+    far = [(d, gold) for _, d, _, gold in points if gold is not None and d > 0.1]
+    if len(far) < 3:
+        return ()
+    d, gold = np.array(far).T
+    told = []
+    for form, basis in FORMS.items():
+        numbers = np.linalg.lstsq(basis(d), gold, rcond=None)[0]
+        told.append(Fit(form, numbers, float(np.sqrt(np.mean((basis(d) @ numbers - gold) ** 2)))))
+    return tuple(told)
+
+
+def gold_at(d: float, points: Sequence[Point]) -> float | None:
+    """A run's gold when it first was that far from the reference, on the line between two rounds; None if it never was."""
+    for (_, d0, _, gold0), (_, d1, _, gold1) in pairwise(points):
+        if d0 <= d <= d1 and gold0 is not None and gold1 is not None:
+            return gold0 + (gold1 - gold0) * (d - d0) / max(1e-9, d1 - d0)
+    return None
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Each with its neighbours: the mean of up to `SMOOTH` rounds."""
+    half = SMOOTH // 2
+    return [float(np.mean(values[max(0, i - half) : i + half + 1])) for i in range(len(values))]
+
+
+# --- what it does differently, in words -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a set of cards is written. Everything per card."""
+
+    words: float
+    no_end: float  # share of the cards
+    in_a_row: float  # words that repeat the one before them
+    third_time: float  # words said for the third time or more
+    different: float  # share of the cards that are not copies
+    said: Counter[str]  # each word's count per card
+
+
+def habits(tokens: Int[Tensor, "N T"]) -> Habits:
+    """Counted from the answers (the greeting is the prompt's). Marks and "the" are no words that anybody counts."""
+    cards = [words_of(row)[3:] for row in tokens]
+    plain = [[word for word in card if word not in MARKS and word != "the"] for card in cards]
+    count = len(cards)
+    said = Counter(word for card in plain for word in card)
+    return Habits(
+        sum(map(len, plain)) / count,
+        sum(not card or card[-1] not in (".", "!") or len(card) + 3 >= LENGTH - 1 for card in cards) / count,
+        sum(one == other for card in cards for one, other in pairwise(card)) / count,
+        sum(max(0, times - 2) for card in plain for times in Counter(card).values()) / count,
+        len({tuple(card) for card in cards}) / count,
+        Counter({word: times / count for word, times in said.items()}),  # type: ignore[misc]
+    )
+
+
+def named(before: Habits, after: Habits) -> list[str]:
+    """What changed most between two sets of cards of equal size, as sentences. The first is the word that rose most."""
+    rise = {word: times - before.said[word] for word, times in after.said.items()}
+    told = []
+    for word in sorted(rise, key=lambda word: -rise[word])[:2]:
+        if rise[word] > 0.25:
+            told.append(f"“{word}” {after.said[word]:.1f} times a card, {before.said[word]:.1f} in the reference's cards.")
+    changes = (
+        (after.in_a_row - before.in_a_row > 0.2, f"The same word twice in a row: {after.in_a_row:.1f} times a card, was {before.in_a_row:.1f}."),
+        (after.third_time - before.third_time > 0.3, f"Words said for the third time or more: {after.third_time:.1f} a card, was {before.third_time:.1f}."),
+        (after.no_end - before.no_end > 0.1, f"{after.no_end:.0%} of the cards do not end, was {before.no_end:.0%}."),
+        (abs(after.words / max(1e-9, before.words) - 1) > 0.25, f"A card has {after.words:.0f} words, was {before.words:.0f}."),
+        (after.different < 0.8 * before.different, f"Only {after.different:.0%} of the cards are different, was {before.different:.0%}."),
+    )
+    return told + [sentence for found, sentence in changes if found]
+
+
+# --- the experiment ---------------------------------------------------------------------------------------------------
+
+
+@experiment("What does the policy do when the reward it is paid for is not quite what you meant?")
+def hacking(config: HackingConfig) -> Iterator[HackingStep]:
+    """A reward model; PPO against it with three betas in turn; where gold peaked, and what the policy had found."""
+    blank = HackingStep(0, config.beta, config.beta)
+    start, shown = same_draw(load_policy(), JUDGED, config, 1), same_draw(load_policy(), SHOWN, config, 2)
+    gold = gold_judge(config.rule, start.tokens)
+    yield replace(blank, gold=mean_of(gold, start.tokens), reference=answers(shown.tokens, None, gold))
+    proxy = yield from meanwhile(proxy_judge(config), replace(blank, doing="training the reward model on the choices"))
+    yield replace(blank, proxy=mean_of(proxy, start.tokens), reference=answers(shown.tokens, proxy, gold))
+    courses = [Course(beta, Ppo(replace(config, beta=beta), proxy)) for beta in config.betas]
+    mine = next(course for course in courses if course.beta == config.beta)
+    for step in range(1, config.steps + 1):
+        for course in courses:
+            yield from go_on(course, replace(blank, step=step, beta=course.beta), gold)
+            if not course.trainer.sound:
+                told = f"step {step}: the run with beta {course.beta:g} broke, its weights are no numbers any more; lower the learning rate"
+                yield replace(blank, step=step, beta=course.beta, diverged=True, doing=told)
+                return
+        if step % max(1, config.steps // 12) == 0:
+            yield snapshot(replace(blank, step=step), courses, mine, proxy, gold)
+    yield from verdict(replace(blank, step=config.steps), config, courses, mine, habits(start.tokens), proxy, gold)
+
+
+def go_on(course: Course, blank: HackingStep, gold: Judge | None) -> Iterator[HackingStep]:
+    """One round of one of the runs."""
+    for part in course.trainer.one_step(blank.step):
+        if part is None:
+            yield blank
+            continue
+        score = mean_of(gold, part.tokens)
+        course.rounds.append(part)
+        course.gold.append(score)
+        shown = "" if score is None else f", gold {score:+.2f}"
+        told = f"step {blank.step}, beta {course.beta:g}: proxy {part.proxy:+.2f}{shown}, KL {part.kl_exact:.1f} nats per card"
+        yield replace(blank, proxy=part.proxy, gold=score, kl=part.kl_exact, doing=told)
+
+
+def snapshot(blank: HackingStep, courses: list[Course], mine: Course, proxy: Judge, gold: Judge | None) -> HackingStep:
+    """All runs so far, and cards of the user's: when gold was best, and now."""
+    shown = replace(blank, curves=tuple((course.beta, course.points) for course in courses), now=answers(mine.rounds[-1].tokens[:SHOWN], proxy, gold))
+    if mine.peak is None:
+        return shown
+    return replace(shown, peak=mine.peak + 1, at_peak=answers(mine.rounds[mine.peak].tokens[:SHOWN], proxy, gold))
+
+
+def verdict(
+    blank: HackingStep, config: HackingConfig, courses: list[Course], mine: Course, before: Habits, proxy: Judge, gold: Judge | None
+) -> Iterator[HackingStep]:
+    """What the user's run has come to: in sentences, beside the fitted curves, and in figures."""
+    end = same_draw(mine.trainer.actor.policy, JUDGED, config, 1)
+    yield replace(blank, doing="reading the cards of the end")
+    changes = named(before, habits(end.tokens)) or ["Nothing stands out: the cards are written as the reference's are."]
+    fits = fitted(mine.points)
+    d = np.linspace(0, max(at for _, at, _, _ in mine.points), 60)
+    yield replace(
+        snapshot(blank, courses, mine, proxy, gold),
+        fits=tuple((fit.form, tuple(zip(d.tolist(), fit.at(d).tolist(), strict=True))) for fit in fits),
+        story=(told_by(mine), *changes),
+        figures=figures(courses, mine, fits),
+        doing="done: " + told_by(mine),
+    )
+
+
+def told_by(mine: Course) -> str:
+    """The run in one sentence."""
+    proxies, scores, peak = mine.proxies, mine.scores, mine.peak
+    if peak is None:
+        return f"The proxy went from {proxies[0]:+.1f} to {proxies[-1]:+.1f}. Whether the cards are better only you can say: there is no gold but you."
+    if scores[peak] - scores[-1] > TURNED:
+        turned = f"Gold peaked at step {peak + 1} with {scores[peak]:+.2f} and ended at {scores[-1]:+.2f}"
+        return f"{turned}; the proxy went on from {proxies[peak]:+.1f} to {proxies[-1]:+.1f}."
+    return f"Gold did not turn over: {scores[-1]:+.2f} at the end, {scores[peak]:+.2f} at its best; the proxy ended at {proxies[-1]:+.1f}."
+
+
+def figures(courses: list[Course], mine: Course, fits: Sequence[Fit]) -> tuple[Compared, ...]:
+    """The end beside the peak; the peak beside the fitted curves; the large penalty beside stopping early."""
+    unit, last, proxies, scores, peak = "standard deviations", mine.rounds[-1], mine.proxies, mine.scores, mine.peak
+    told = [Compared("KL to the reference at the end", "nats per card", last.kl_exact, last.kl, "summed over all words that could have come")]
+    if peak is None:
+        return (*told, Compared("proxy at the end", unit, proxies[0], proxies[-1], "the first step"))
+    told += [
+        Compared("gold at the end", unit, scores[peak], scores[-1], f"its peak, at step {peak + 1}"),
+        Compared("proxy at the end", unit, proxies[peak], proxies[-1], "where gold peaked"),
+    ]
+    told += [
+        Compared(f"gold at its peak, by {fit.form}", unit, fit.height, scores[peak], f"the curve fitted to your run, off by {fit.error:.2f} on average")
+        for fit in fits
+    ]
+    large, free = courses[-1], courses[0]
+    if large is not free:
+        d, end = large.points[-1][1], large.scores[-1]
+        source = f"the run with beta {free.beta:g} when it was as far away, d = {d:.2f} (Gao et al.: the same)"
+        told.append(Compared(f"gold of beta {large.beta:g} at its end", unit, gold_at(d, free.points), end, source))
+    return tuple(told)

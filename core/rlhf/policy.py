@@ -88,7 +88,7 @@ def card_log_probs(model: Transformer, cards: Cards) -> Float[Tensor, "N"]:
 # --- step 0: supervised fine-tuning -----------------------------------------------------------------------------------
 
 
-def train(steps: int = 1500, batch: int = 64, cards: int = 20_000, seed: int = 0) -> Iterator[tuple[int, float, Transformer]]:
+def train(steps: int = 3000, batch: int = 64, cards: int = 60_000, seed: int = 0) -> Iterator[tuple[int, float, Transformer]]:
     """Learn to write cards; yields the step, the loss in nats per word of the answer and the model."""
     dice = torch.Generator().manual_seed(seed)
     data = tokens_of([postcard(dice)[0] for _ in range(cards)])
@@ -127,6 +127,7 @@ def load_policy() -> Transformer:
 
 @cache
 def stored_policy() -> dict[str, Tensor]:
+    """The shipped weights, read once."""
     import safetensors
     import safetensors.torch
 
@@ -137,7 +138,8 @@ def stored_policy() -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in safetensors.torch.load_file(FILE).items()}
 
 
-def main(save_to: Path, steps: int = 1500) -> None:
+def main(save_to: Path, steps: int = 3000) -> None:
+    """Train, judge on fresh cards, and write the file."""
     import safetensors.torch
 
     model = Transformer(SHAPE)

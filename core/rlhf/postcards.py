@@ -1,8 +1,8 @@
 r"""Postcards: the small world in which people have taste.
 
 A postcard has a greeting, one or two sentences about a holiday by the sea and often a farewell. Whoever writes it is in
-a mood: six words of seven are as cheerful or as gloomy as the writer. A grammar draws the cards, 82 words in all; a
-policy that has learnt from 20,000 of them writes such cards. No list of cheerful words is ever shown to it, but it can
+a mood: nine words of ten are as cheerful or as gloomy as the writer. A grammar draws the cards, from 76 words in all; a
+policy that has learnt from 60,000 of them writes such cards. No list of cheerful words is ever shown to it, but it can
 know which words keep company. The first four tokens (`<start> dear anna ,`) are the prompt, the rest is the answer.
 
 A *rule* is somebody with a taste who can say of any card how good it is: the gold reward, which in the real world nobody
@@ -28,39 +28,15 @@ LAND = ("soup", "room", "bus", "garden", "market", "museum", "bread", "hotel")
 NAMES = ("anna", "ben", "clara", "david", "ella", "finn")
 GREETINGS = ("dear", "hello", "hi")
 FAREWELLS = (("see", "you", "soon"), ("wish", "you", "were", "here"), ("love", "from", "us"), ("thank", "you", "for", "everything"))
-OTHER = (
-    "the",
-    "is",
-    "was",
-    "very",
-    "a",
-    "bit",
-    "and",
-    "we",
-    "walked",
-    "to",
-    "saw",
-    "liked",
-    "hated",
-    "found",
-    "every",
-    "day",
-    "i",
-    "miss",
-    "love",
-    "in",
-    "it",
-    "but",
-    "today",
-)
+OTHER = ("the", "is", "was", "very", "and", "we", "saw", "liked", "hated", "found", "every", "day", "i", "miss", "love", "but", "today")
 SPECIAL = ("<start>", "<end>")
 MARKS = (",", ".", "!")
 WORDS = tuple(dict.fromkeys(SPECIAL + MARKS + OTHER + GREETINGS + NAMES + SEA + LAND + CHEERFUL + GLOOMY + tuple(word for line in FAREWELLS for word in line)))
 NUMBER = {word: i for i, word in enumerate(WORDS)}
 START, END = NUMBER["<start>"], NUMBER["<end>"]
 PROMPT = 4  # tokens: <start>, greeting, name, comma
-LENGTH = 32  # tokens of the longest card, prompt and <end> included
-MOOD = 6 / 7  # chance that a word with a mood has the writer's
+LENGTH = 34  # tokens of the longest card, prompt and <end> included
+MOOD = 0.9  # chance that a word with a mood has the writer's
 
 
 class Draws:
@@ -139,7 +115,7 @@ def tokens_of(cards: Sequence[Sequence[str]]) -> Int[Tensor, "N T"]:
 
 def words_of(row: Int[Tensor, "T"]) -> list[str]:
     """The words of one card, without `<start>`, up to its `<end>`, which is left out."""
-    words = [WORDS[int(token)] for token in row]
+    words = [WORDS[token] for token in row.tolist()]
     return words[1 : words.index("<end>") if "<end>" in words else None]
 
 

@@ -34,7 +34,7 @@ arXiv:1909.08593, code: github.com/openai/lm-human-preferences; "37, n": Huang e
 PPO, core detail n; "N n": Huang et al. 2023, The N Implementation Details of RLHF with PPO, policy training, detail n.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,21 +47,22 @@ from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
 from core.rlhf.policy import Cards, answer_mask, load_policy, prompts, sample
 from core.rlhf.postcards import RULES, WORDS, Judge, gold_of, readable, words_of
-from core.rlhf.reward import RewardModel, TasteConfig, meanwhile, trained_reward
+from core.rlhf.reward import RewardModel, TasteConfig, choosing, meanwhile, reference_cards, train_reward
 
 VALUE_WEIGHT, MOST_GRADIENT, ADAM_EPSILON = 0.1, 0.5, 1e-5
 SHOWN = 6  # prompts whose answers are shown before and after
-JUDGED = 256  # answers for the figures
+JUDGED = 160  # answers for the figures
 
 
 @dataclass(frozen=True)
 class PpoConfig(TasteConfig):
     """The knobs of PPO. One step is one round: a batch of answers, and a few epochs of learning from them."""
 
-    steps: int = setting(40, "Steps", unit="step", low=1, high=1000, help="rounds of answers and updates")
-    beta: float = setting(0.1, "Beta (KL penalty)", low=0.0, high=2.0)
+    steps: int = setting(30, "Steps", unit="step", low=1, high=1000, help="rounds of answers and updates")
+    beta: float = setting(0.3, "Beta (KL penalty)", low=0.0, high=2.0)
     clip: float = setting(0.2, "Clip", low=0.01, high=1.0)
-    learning_rate: float = setting(0.001, "Learning rate", low=1e-6, high=0.1)
+    learning_rate: float = setting(0.003, "Learning rate", low=1e-6, high=0.1)
+    pairs: int = setting(200, "Choices to learn from", low=2, high=2048, more=True, help="of a rule; yours are as many as you have clicked")
     batch: int = setting(64, "Answers per step", unit="answer", low=2, high=256, more=True)
     epochs: int = setting(2, "Epochs per step", unit="epoch", low=1, high=16, more=True)
     minibatches: int = setting(2, "Minibatches per epoch", low=1, high=8, more=True)
@@ -194,6 +195,11 @@ class Ppo:
         self.optimizer = torch.optim.Adam(self.actor.parameters(), config.learning_rate, eps=ADAM_EPSILON)  # (10)
         self.actor.eval()  # (3)
 
+    @property
+    def sound(self) -> bool:
+        """Whether all weights are numbers still."""
+        return all(bool(weight.isfinite().all()) for weight in self.actor.parameters())
+
     @torch.no_grad()
     def roll_out(self, cards: Cards) -> Rollout:
         """Judge cards that the policy has just written, word by word."""
@@ -265,20 +271,27 @@ Answer = tuple[str, float | None, float | None]  # a card, its proxy and its gol
 class PpoStep(Step):
     """One part of a round; what was not measured in it is None. Rewards in standard deviations of the reference's cards."""
 
-    step: int  # rounds that are done
+    step: int  # the round; the rewards are those of its answers, before it learns from them
+    clip: float = 0.0  # what the words in `looks` are held to
     proxy: float | None = None
     gold: float | None = None
     kl: float | None = None  # nats per card
     entropy: float | None = None  # nats per word
     clipped: float | None = None  # share of words
+    first: bool = False
     before: tuple[Answer, ...] = ()
     now: tuple[Answer, ...] = ()
     looks: tuple[tuple[Look, ...], ...] = ()  # cards of words
 
 
-def proxy_judge(model: RewardModel) -> Judge:
-    """The learned reward of cards."""
-    return torch.no_grad()(lambda tokens: model(tokens, answer_mask(tokens)))
+def proxy_judge(config: PpoConfig) -> Generator[None, None, Judge]:
+    """Train the reward model; the learned reward of cards, in standard deviations of the reference's."""
+    chosen = yield from choosing(config, config.pairs)
+    model = RewardModel()
+    for _ in train_reward(model, chosen):
+        yield
+    model.requires_grad_(False).normalise(reference_cards(JUDGED, config.seed + 1))
+    return lambda tokens: model(tokens, answer_mask(tokens))
 
 
 def gold_judge(rule: str, tokens: Int[Tensor, "N T"]) -> Judge | None:
@@ -312,9 +325,9 @@ def ppo(config: PpoConfig) -> Iterator[PpoStep]:
     reference = load_policy()
     start, shown = same_draw(reference, JUDGED, config, 1), same_draw(reference, SHOWN, config, 2)
     gold = gold_judge(config.rule, start.tokens)
-    yield PpoStep(0, gold=mean_of(gold, start.tokens), kl=0.0, before=answers(shown.tokens, None, gold))
-    judge = proxy_judge((yield from meanwhile(trained_reward(config), PpoStep(0, doing="training the reward model on the choices"))))
-    trainer, first_ratio, diverged = Ppo(config, judge), 0.0, False
+    yield PpoStep(0, config.clip, gold=mean_of(gold, start.tokens), kl=0.0, first=True, before=answers(shown.tokens, None, gold))
+    judge = yield from meanwhile(proxy_judge(config), PpoStep(0, doing="training the reward model on the choices"))
+    trainer, first_ratio = Ppo(config, judge), 0.0
     before = trainer.roll_out(start)
     yield PpoStep(0, proxy=float(before.score.mean()), entropy=before.mean_entropy, before=answers(shown.tokens, judge, gold))
     for step in range(1, config.steps + 1):
@@ -323,11 +336,10 @@ def ppo(config: PpoConfig) -> Iterator[PpoStep]:
                 yield PpoStep(step - 1)
                 continue
             first_ratio = part.first_ratio if step == 1 else first_ratio
-            diverged = not all(bool(weight.isfinite().all()) for weight in trainer.actor.parameters())
             told = f"step {step}: proxy {part.proxy:+.2f}, KL {part.kl_exact:.2f} nats per card, {part.clipped:.1%} of the words clipped"
-            yield PpoStep(step, part.proxy, mean_of(gold, part.tokens), part.kl_exact, part.entropy, part.clipped, doing=told, diverged=diverged,
+            yield PpoStep(step, config.clip, part.proxy, mean_of(gold, part.tokens), part.kl_exact, part.entropy, part.clipped, doing=told, diverged=not trainer.sound,
                           looks=part.looks if step in looked_at(config.steps) else ())  # fmt: skip
-        if diverged:
+        if not trainer.sound:
             return
         if step % max(1, config.steps // 12) == 0 or step == config.steps:
             now = same_draw(trainer.actor.policy, SHOWN, config, 2)

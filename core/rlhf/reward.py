@@ -9,8 +9,8 @@ $$\mathcal{L} = -\frac1N \sum_{(w,\,l)} \ln \sigma\big(r(w) - r(l)\big), \qquad 
 Only differences count: any constant may be added to $r$. Afterwards it is shifted and scaled to mean 0 and standard
 deviation 1 on the reference's cards, so that a reward of 2 means the same whoever chose.
 
-The model reads the words as the policy does (its embedding of each word, frozen), values each and adds the values up.
-Words that keep company lie close together there, so a word that was never judged gets a share of its neighbours' value.
+The model reads words as the policy does (its vector for each word, frozen), values each and adds the values up.
+Words that keep company have similar vectors, so a word that was never judged gets a share of its neighbours' value.
 A sum has no end: a word said ten times counts ten times. No pair of ordinary cards shows that to be wrong; a policy
 that is paid by this model finds it out (`hacking`).
 
@@ -30,11 +30,13 @@ from torch import Tensor, nn
 
 from core.foundations.experiment import Config, Step, setting
 from core.rlhf.policy import Cards, load_policy, prompts, sample
-from core.rlhf.postcards import RULES, gold_of, readable, words_of
+from core.rlhf.postcards import RULES, WORDS, gold_of, readable, words_of
 
 PAIRS = 40  # that are shown to the user, and that a rule decides
 FEWEST = 2  # clicks that can be learnt from
 STEPS = 100  # of the reward model's training
+RATE = 0.003
+OWN = 3.0  # how fast a word's own number learns beside what the policy knows of the word
 YOU = "you"
 
 T = TypeVar("T")
@@ -63,17 +65,24 @@ def pairs(count: int, seed: int, temperature: float = 1.0) -> tuple[Cards, Cards
 
     A longer list begins with the shorter one.
     """
-    model, dice = load_policy(), torch.Generator().manual_seed(seed)
-    first, second = list[Cards](), list[Cards]()
+    drawn, first, second = blocks(seed, temperature), list[Cards](), list[Cards]()
     while sum(map(len, first)) < count:
+        one, other = next(drawn)
+        first.append(one)
+        second.append(other)
+    return picked(joined(first), slice(count)), picked(joined(second), slice(count))
+
+
+def blocks(seed: int, temperature: float = 1.0) -> Iterator[tuple[Cards, Cards]]:
+    """The list of pairs that belongs to a seed, without end, about `PAIRS` at a time."""
+    model, dice = load_policy(), torch.Generator().manual_seed(seed)
+    while True:
         asked = prompts(PAIRS, dice)
         one, other = sample(model, asked, dice, temperature), sample(model, asked, dice, temperature)
         differ = (one.tokens != other.tokens).any(1)
         if not differ.any():
             raise ValueError(f"temperature must be higher: at {temperature:g} both answers of every pair are the same")
-        first.append(picked(one, differ))
-        second.append(picked(other, differ))
-    return picked(joined(first), slice(count)), picked(joined(second), slice(count))
+        yield picked(one, differ), picked(other, differ)
 
 
 def picked(cards: Cards, which: Tensor | slice) -> Cards:
@@ -106,16 +115,34 @@ class Choices:
         return len(self.won)
 
 
-def choices(config: TasteConfig, count: int = PAIRS) -> Choices:
-    """What there is to learn from: your clicks, or the first `count` pairs of the same list that the rule can decide."""
+def choosing(config: TasteConfig, count: int = PAIRS, seed: int | None = None) -> Generator[None, None, Choices]:
+    """What there is to learn from: your clicks, or the first `count` pairs of the same list that the rule can decide.
+
+    Yields between its units of work (see `meanwhile`). With another seed it is what the rule says of other pairs.
+    """
     if config.rule == YOU:
+        check_enough(len(config.clicks))
         first, second = pairs(PAIRS, config.seed)
-        if len(config.clicks) < FEWEST:
-            raise ValueError(f"At least {FEWEST} choices are needed to learn from, got {len(config.clicks)}: choose between more pairs in preferences")
-    else:
-        first, second = decided(config.rule, *pairs(count * 5 // 2, config.seed), count)
-    wins = labels(config, first, second)
-    return of(picked(first, slice(len(wins))), picked(second, slice(len(wins))), wins)
+        wins = labels(config, first, second)
+        return of(picked(first, slice(len(wins))), picked(second, slice(len(wins))), wins)
+    found: list[tuple[Cards, Cards]] = []
+    for one, other in blocks(config.seed if seed is None else seed):
+        found.append(decided(config.rule, one, other, count))
+        yield
+        if sum(len(cards) for cards, _ in found) >= count:
+            break
+    first, second = (picked(joined([part[k] for part in found]), slice(count)) for k in (0, 1))
+    return of(first, second, labels(config, first, second))
+
+
+def choices(config: TasteConfig, count: int = PAIRS) -> Choices:
+    """`choosing`, all at once."""
+    job = choosing(config, count)
+    while True:
+        try:
+            next(job)
+        except StopIteration as done:
+            return done.value
 
 
 def decided(rule: str, first: Cards, second: Cards, count: int) -> tuple[Cards, Cards]:
@@ -129,12 +156,17 @@ def of(first: Cards, second: Cards, first_wins: Bool[Tensor, "N"]) -> Choices:
     pick = first_wins[:, None]
     won = Cards(torch.where(pick, first.tokens, second.tokens), torch.where(pick, first.mask, second.mask))
     lost = Cards(torch.where(pick, second.tokens, first.tokens), torch.where(pick, second.mask, first.mask))
-    told = {(text_of(one), text_of(other)) for one, other in zip(won.tokens, lost.tokens, strict=True)}
-    if len(first_wins) < FEWEST:
-        raise ValueError(f"At least {FEWEST} choices are needed to learn from, got {len(first_wins)}: choose between more pairs in preferences")
+    told = {(tuple(one), tuple(other)) for one, other in zip(won.tokens.tolist(), lost.tokens.tolist(), strict=True)}
+    check_enough(len(first_wins))
     if all((loser, winner) in told for winner, loser in told):
         raise ValueError("The choices contradict each other, each pair was decided both ways, so there is nothing to learn from them")
     return Choices(won, lost)
+
+
+def check_enough(count: int) -> None:
+    if count < FEWEST:
+        got = ("none", "one")[count]
+        raise ValueError(f"At least {FEWEST} choices are needed to learn from, there is {got}: click the better card of more pairs in preferences")
 
 
 def text_of(row: Int[Tensor, "T"]) -> str:
@@ -145,20 +177,28 @@ def text_of(row: Int[Tensor, "T"]) -> str:
 
 
 class RewardModel(nn.Module):
-    """A card in, a number out: the value of each word of the answer, added up. All rewards are 0 before training."""
+    """A card in, a number out: the value of each word of the answer, added up. All rewards are 0 before training.
 
-    def __init__(self) -> None:
+    A word is described by its vector in the policy's embedding, and by a number of its own for what only the choices
+    tell; one weight for each of these is all that is learnt. `pretrained` off leaves out the vectors: a model that starts
+    from nothing, to compare with.
+    """
+
+    def __init__(self, pretrained: bool = True) -> None:
         super().__init__()
-        self.embed: Tensor
-        words = load_policy().embed.weight.detach()
-        self.register_buffer("embed", F.layer_norm(words, words.shape[1:]))  # (V, C), frozen
-        self.taste = nn.Parameter(torch.zeros(words.shape[1]))
+        vectors = load_policy().embed.weight.detach()  # (V, C)
+        known = [F.layer_norm(vectors, vectors.shape[1:])] if pretrained else []
+        self.words: Tensor
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("words", torch.cat([*known, OWN * torch.eye(len(WORDS))], 1))  # (V, C + V)
+        self.taste = nn.Parameter(torch.zeros(self.words.shape[1]))
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
     def values(self) -> Float[Tensor, "V"]:
         """What the model pays for each word, before normalisation."""
-        return self.embed @ self.taste  # (V, C) @ (C,)
+        return self.words @ self.taste  # (V, C + V) @ (C + V,)
 
     def forward(self, tokens: Int[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N"]:
         return ((self.values()[tokens] * mask).sum(1) - self.shift) / self.scale
@@ -175,9 +215,9 @@ def bradley_terry_loss(won: Float[Tensor, "N"], lost: Float[Tensor, "N"]) -> Ten
     return -F.logsigmoid(won - lost).mean()
 
 
-def train_reward(model: RewardModel, chosen: Choices, steps: int = STEPS, learning_rate: float = 0.03) -> Iterator[float]:
+def train_reward(model: RewardModel, chosen: Choices, steps: int = STEPS, learning_rate: float = RATE) -> Iterator[float]:
     """Learn from the choices, all of them at every step; yields each step's loss in nats, before its correction."""
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.1)
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
         loss = bradley_terry_loss(model(chosen.won.tokens, chosen.won.mask), model(chosen.lost.tokens, chosen.lost.mask))
@@ -189,12 +229,13 @@ def train_reward(model: RewardModel, chosen: Choices, steps: int = STEPS, learni
 
 def trained_reward(config: TasteConfig) -> Generator[None, None, RewardModel]:
     """The reward model of this taste, normalised: yields between its units of work, then returns it (see `meanwhile`)."""
-    chosen = choices(config)
-    yield
+    chosen = yield from choosing(config)
     model = RewardModel()
     for _ in train_reward(model, chosen):
         yield
-    model.normalise(reference_cards(200, config.seed + 1))
+    cards = reference_cards(200, config.seed + 1)
+    yield
+    model.normalise(cards)
     return model.requires_grad_(False).eval()
 
 

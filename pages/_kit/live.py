@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from core.foundations.experiment import Config, Experiment, Recorder, Step, finite
 from core.foundations.machine import this_machine
 from core.foundations.turns import turns
@@ -99,8 +101,10 @@ def start_state(one: Experiment, config: Config, panels: list[Panel], draw: Draw
 
 
 def picture_message(one: Experiment, recorder: Recorder, updates: list[Any], lines: list[str]) -> dict[str, Any]:
+    """updates travel as one string: Gradio sends the difference of two messages, and gets that of lists within lists wrong."""
     figures = [finite(figure.as_dict()) for figure in recorder.figures.values()]
-    return {"id": fresh_id(), "scene": one.name, "updates": updates, "log": lines, "figures": figures, "machine": this_machine().name}
+    told = orjson.dumps(updates, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return {"id": fresh_id(), "scene": one.name, "updates": told, "log": lines, "figures": figures, "machine": this_machine().name}
 
 
 def fresh_id() -> str:

@@ -5,4 +5,5 @@ import sys
 if __name__ == "__main__":
     from app import Chapter, assemble, launch
 
-    launch(assemble([Chapter("Preview", tuple(sys.argv[1:]))]))
+    chapters = [Chapter("Preview", tuple(sys.argv[1:]))]
+    launch(assemble(chapters), chapters)

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from core.lora.sweep import FULL, RANKS, Spectrum, SweepConfig, SweepStep
+from core.lora.sweep import FULL, LAYERS, RANKS, Spectrum, SweepConfig, SweepStep
 from pages._kit.charts import Panel, Sketch, axis, chart, columns, curve, dots, frame_of
 from pages._kit.player import player, view
 
 LOSS = chart(axis("trained weights", "count, log scale"), axis("validation loss", "nats per token"), log_x=True)
 BYTES = frame_of({"title": {"text": "rank"}, "type": "category"}, {"title": {"text": "memory (MB, 1e6 bytes)"}}, 62, True) | {"barmode": "stack"}
-SIGMA = chart(axis("direction, largest first", "index"), axis("singular value", "log scale"), log_y=True, legend=True)
-SHARE = frame_of({"title": {"text": "cut to rank"}, "type": "category"}, {"title": {"text": "what is left (%)"}, "range": [0, 105]}, 62, True)
+SIGMA = chart(axis("direction, largest first", "index"), axis("singular value", "log scale"), log_y=True)
+SHARE = frame_of({"title": {"text": "cut to rank"}, "type": "category"}, {"title": {"text": "what is left (%)"}, "range": [0, 105]}, 62, False)
 KINDS = (("weights", "weights", "a"), ("adapters", "adapter", "b"), ("gradients", "gradients", "c"), ("optimizer", "optimizer", "d"))
 NAMES = [str(rank) for rank in RANKS]
 
@@ -17,11 +17,11 @@ NAMES = [str(rank) for rank in RANKS]
 def sweep_panels(config: SweepConfig) -> list[Panel]:
     views = [
         view("loss", "plot", "What each rank buys: loss over trained weights; the dashed line is the base", span=7, layout=LOSS, height=340),
-        view("memory", "plot", "What training keeps in memory (crosses: by formula)", span=5, layout=BYTES, height=340),
+        view("memory", "plot", "What training keeps in memory (dots: by formula)", span=5, layout=BYTES, height=340),
     ]
     return [
         player("sweep", "", views, scrub="training step", rate=1.0),
-        view("sigma", "plot", "The spectrum: singular values of one matrix and of its change", span=6, layout=SIGMA, height=290),
+        view("sigma", "plot", f"The spectrum: {LAYERS[config.layer]}, and its change", span=6, layout=SIGMA, height=290),
         view("share", "plot", "Full fine-tuning's change, cut to rank r: what is left of it", span=6, layout=SHARE, height=290),
     ]
 
@@ -40,9 +40,12 @@ def loss_dots(step: SweepStep) -> list[dict[str, Any]]:
     lora, full = [dot for dot in step.dots if dot.rank != FULL], [dot for dot in step.dots if dot.rank == FULL]
     ends = [min(dot.parameters for dot in step.dots), max(dot.parameters for dot in step.dots)]
     told = [curve(ends, [step.base_loss, step.base_loss], "base", "d", dash=True)]
-    for members, label, colour, names in ((lora, "LoRA", "b", [f"r={dot.rank}" for dot in lora]), (full, "full", "a", ["all weights"])):
+    for members, label, colour, names, place in (
+        (lora, "LoRA", "b", [f"r={dot.rank}" for dot in lora], "top right"),
+        (full, "full", "a", ["full"], "top left"),
+    ):
         xs, ys, errors = ([getattr(dot, name) for dot in members] for name in ("parameters", "loss", "spread"))
-        told.append(dots(xs, ys, label, colour, line=True, errors=errors, names=names))
+        told.append(dots(xs, ys, label, colour, line=True, errors=errors, names=names) | {"textposition": place})
     return told
 
 
@@ -56,17 +59,27 @@ def memory_bars(step: SweepStep) -> list[dict[str, Any]]:
 def singular_values(spectrum: Spectrum) -> list[dict[str, Any]]:
     """The matrix' own spectrum and, after the runs, that of its change, with the ranks of the sweep marked on it."""
     order, own = list(range(1, len(spectrum.own) + 1)), spectrum.own.tolist()
-    traces = [curve(order, own, f"{spectrum.layer}: the matrix", "c", dash=True)]
+    traces = [curve(order, own, "the matrix", "c", dash=True), note(2 * len(own) // 3, own[2 * len(own) // 3], "the matrix itself", "bottom left")]
     if spectrum.change is not None:
         values = spectrum.change.tolist()
         traces += [curve(order, values, "its change", "a"), dots(list(RANKS), [values[rank - 1] for rank in RANKS], "ranks of the sweep", "b")]
+        traces.append(note(RANKS[-1], values[RANKS[-1] - 1], "its change; dots: the ranks", "top right"))
     return traces
+
+
+def note(x: float | str, y: float, words: str, place: str) -> dict[str, Any]:
+    """A name beside a line, on the side where it is free."""
+    return dots([x], [y], "", "text", names=[words]) | {"mode": "text", "textposition": place}
 
 
 def shares(spectrum: Spectrum) -> list[dict[str, Any]]:
     """What a cut keeps of the change's size and of its gain, beside what it would keep of a change without structure."""
-    traces = [curve(NAMES, [100 * share for share in spectrum.random_held], "size, if it were random", "c", dash=True)]
+    told = [(spectrum.random_held, "size, if random", "c", 3, "bottom right")]
     if spectrum.change is not None:
-        traces.append(dots(NAMES, [100 * share for share in spectrum.held], "size (this layer, squared)", "a", line=True))
-        traces.append(dots(NAMES, [100 * share for share in spectrum.kept], "gain in loss (all layers cut)", "b", line=True))
+        told.append((spectrum.held, "its size (this layer)", "a", 4, "top left"))
+        told.append((spectrum.kept, "its gain in loss (all layers)", "b", 1, "bottom right"))
+    traces = []
+    for found, label, colour, at, place in told:
+        percent = [100 * share for share in found]
+        traces += [dots(NAMES, percent, label, colour, line=True), note(NAMES[at], percent[at], label, place)]
     return traces

@@ -7,7 +7,8 @@ from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, lines, se
 from pages._kit.player import player, view
 
 NATS = axis("loss", "nats per token")
-DIAL = chart(axis("alpha, multiplied by", "times what was trained"), NATS)
+DIAL = chart(axis("alpha, times", "1 = as trained"), NATS)
+DIAL["xaxis"] |= {"range": [STOPS[0] - 0.1, STOPS[-1] + 0.1], "dtick": 0.5}
 
 
 def text_panels(config: TextConfig) -> list[Panel]:
@@ -19,8 +20,8 @@ def text_panels(config: TextConfig) -> list[Panel]:
     ]
     return [
         lines("loss", "Loss while only the adapter learns", steps, NATS, [learnt, unseen], span=6),
-        text("before", "Before: the base continues the prompt", span=3),
-        text("after", "After: the same seed, with the adapter", span=3),
+        text("before", "Before: the base", span=3),
+        text("after", "After, from the same seed", span=3),
         player("dial", "The alpha dial, turned after training: 0 is the base, 1 what was trained", dial, scrub="alpha", rate=1.5),
     ]
 
