@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr  # noqa: E402
 
 from core.foundations.machine import this_machine  # noqa: E402
+from core.foundations.turns import turns  # noqa: E402
 from pages._kit.links import from_query  # noqa: E402
 from pages._kit.page import build, endpoint, own, start  # noqa: E402
 from pages._kit.theme import STYLE, head, theme  # noqa: E402
@@ -32,6 +33,7 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
+    Chapter("Engineering magics", ("data_efficiency",)),
 ]
 
 MAX_UPLOAD = "32mb"
@@ -93,9 +95,9 @@ def warm(syllabus: list[Chapter]) -> None:
     """Import what is slow behind the running server, so that the first Run does not wait for it."""
     gc.enable()
     for number, topic in enumerate(topic for chapter in syllabus for topic in chapter.topics):
-        if number == 1:  # the first tab needs none of these; imported here, they do not keep the runs' own thread
+        if number == 1:  # the first tab needs none of these. On the runs' own thread: some of them cannot be imported by two threads at once
             for name in SLOW_IMPORTS:
-                importlib.import_module(name)
+                turns(this_machine().device).worker.submit(importlib.import_module, name).result()
         page = importlib.import_module(f"pages.{topic}").PAGE
         for name, one in page.experiments.items():
             try:

@@ -100,6 +100,7 @@
     text: (place, v) => {
       const pre = place.appendChild(make("pre", "viz-text"));
       pre.tabIndex = 0;
+      if (v.height) pre.style.height = v.height + "px";
       return { show: (frames, i) => (pre.textContent = frames.length ? frames[i][v.id] : "") };
     },
 
@@ -306,7 +307,7 @@
       if (root.contains(document.activeElement)) held = { topic, name: name || document.activeElement.dataset.name };
       root.textContent = "";
       const few = self && sofar.length < data.fewest ? ` ${data.fewest - sofar.length} more, and the model begins to learn.` : "";
-      const who = self ? `You have chosen ${sofar.length} of ${all} times.${few}` : `Now ${data.who} chooses. Click a card, and it is you.`;
+      const who = self ? `You have chosen ${sofar.length} of ${all} times.${few}` : `Now ${data.who} chooses${data.picks[at] === "-" ? " (likes both the same here)" : ""}. Click a card, and it is you.`;
       const note = root.appendChild(make("p", "viz-note", full ? `${who} There are no more pairs.` : `${who} Pair ${at + 1}: which do you like better? Keys: ← and →.`));
       note.setAttribute("aria-live", "polite");
       const cards = root.appendChild(make("div", "viz-cards"));

@@ -99,12 +99,13 @@
       ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
       const narrow = w < 420, named = (l) => `${l.label} ${l.y.toFixed(2)}`;
       const right = narrow ? 10 : 12 + Math.max(0, ...levels.map((l) => ctx.measureText(named(l)).width));
-      box = { left: size * 3.6, top: 8, right: w - right, bottom: h - size * 2.9, b };
+      const heights = niceTicks(b.y0, b.y1, h / 55), left = size * 1.8 + 8 + Math.max(...heights.map((t) => ctx.measureText(short(t)).width));
+      box = { left: Math.max(size * 3.6, left), top: 8, right: w - right, bottom: h - size * 2.9, b };
       const X = (x) => box.left + ((x - b.x0) / (b.x1 - b.x0)) * (box.right - box.left);
       const Y = (y) => box.bottom - ((y - b.y0) / (b.y1 - b.y0)) * (box.bottom - box.top);
       ctx.lineWidth = 1; ctx.textBaseline = "middle";
       ctx.fillStyle = colour("text"); ctx.strokeStyle = colour("grid");
-      for (const t of niceTicks(b.y0, b.y1, h / 55)) {
+      for (const t of heights) {
         ctx.beginPath(); ctx.moveTo(box.left, Y(t)); ctx.lineTo(box.right, Y(t)); ctx.stroke();
         ctx.textAlign = "right"; ctx.fillText(short(t), box.left - 6, Y(t));
       }
@@ -203,6 +204,7 @@
   Viz.text = (place, spec) => {
     const pre = place.appendChild(make("pre", "viz-text", spec.text || ""));
     pre.tabIndex = 0;
+    if (spec.height) pre.style.height = spec.height + "px";
     return { update: (data) => { pre.textContent = data.text; } };
   };
 

@@ -16,6 +16,8 @@ data); the others with their experiments.
 """
 
 from core.data_efficiency.repeat import RepeatConfig, RepeatStep, repeat  # noqa: I001 (the order is the order of the tab)
+from core.data_efficiency.dedup import DedupConfig, DedupStep, dedup
+from core.data_efficiency.prune import PruneConfig, PruneStep, prune
 from core.data_efficiency.curriculum import CurriculumConfig, CurriculumStep, curriculum
 from core.data_efficiency.scaling import ScalingConfig, ScalingStep, scaling
 from core.data_efficiency.predictions import PREDICTIONS
@@ -24,11 +26,17 @@ __all__ = [
     "PREDICTIONS",
     "CurriculumConfig",
     "CurriculumStep",
+    "DedupConfig",
+    "DedupStep",
+    "PruneConfig",
+    "PruneStep",
     "RepeatConfig",
     "RepeatStep",
     "ScalingConfig",
     "ScalingStep",
     "curriculum",
+    "dedup",
+    "prune",
     "repeat",
     "scaling",
 ]

@@ -47,6 +47,9 @@ SHORTEST = 4  # characters of the first windows, at least
 WARM_SHARE = 0.05  # of the tokens, for the learning rate to climb
 
 
+Curve = tuple[tuple[int, float, float], ...]  # tokens, seconds, loss on unseen text
+
+
 class Skipping(Transformer):
     """A transformer whose layers between the first and the last see only the positions that `kept` names for them."""
 
@@ -92,9 +95,10 @@ class CurriculumStep(Step):
     kept: int  # tokens per sequence that the middle layers see now
     validation: float | None = None  # nats per character on unseen text, mean over the seeds
     spread: float | None = None  # standard deviation over the seeds, at the end
-    share: float = 0.0  # of the budget that is spent
-    goal: float | None = None  # at the end: the baseline's last loss on the curve
-    seen: Float[np.ndarray, "3 L T"] | None = None  # 1 where a layer of a kind sees a position of the sequence, now and then
+    curves: tuple[Curve, ...] = ()  # with a look: those of all three fleets so far
+    blind: float | None = None  # on the first Step: the loss before anything is learnt
+    moments: tuple[float, ...] = ()  # on the first Step: shares of the budget, and for each ...
+    seen: Float[np.ndarray, "S K L T"] | None = None  # ... and each kind: 1 where a layer sees a position of the sequence
 
 
 class Course:
@@ -105,8 +109,7 @@ class Course:
         self.fleet = Fleet(config.shape(corpus), config.every_seed, config.learning_rate, make=Skipping)
         self.dice = [torch.Generator().manual_seed(seed) for seed in config.every_seed]
         self.tokens, self.looks, self.seconds, self.work, self.layer_tokens = 0, 0, 0.0, 0.0, 0
-        self.curve: list[tuple[int, float, float]] = []  # tokens, seconds, loss
-        self.chosen = self.choose(*self.now(), [torch.Generator().manual_seed(config.seed)])  # what the middle layers of model 0 see
+        self.curve: list[tuple[int, float, float]] = []
 
     def now(self) -> tuple[int, int]:
         """Length of the sequences and tokens kept by the middle layers, at this point of the budget."""
@@ -119,8 +122,7 @@ class Course:
         inputs, targets = (torch.stack(part) for part in zip(*pairs, strict=True))  # (M, B, T)
         extra: tuple[Tensor, ...] = ()
         if kept < length and config.middle:
-            self.chosen = self.choose(length, kept, self.dice)
-            extra = (self.chosen,)
+            extra = (torch.stack([chosen(config.middle, length, kept, dice) for dice in self.dice]),)  # (M, L, K)
         progress = self.tokens / config.tokens
         scale = max(0.02, min(1.0, progress / WARM_SHARE)) * 0.5 * (1 + math.cos(math.pi * progress))
         parts, done = self.fleet.step_in_parts(inputs, targets, scale, extra), False
@@ -134,23 +136,24 @@ class Course:
         self.work += config.batch * work_of(self.fleet.shape, length, kept)
         self.layer_tokens += config.batch * (config.n_layer * length - config.middle * (length - kept))
 
-    def choose(self, length: int, kept: int, dice: list[torch.Generator]) -> Int[Tensor, "M L K"]:
-        """For each model and middle layer: which positions it sees, in order."""
-        order = torch.stack([torch.rand(self.config.middle, length, generator=one).argsort() for one in dice])  # (M, L, T)
-        return order[:, :, :kept].sort().values
-
-    def seen(self) -> Float[np.ndarray, "L T"]:
-        """1 where a layer of model 0 sees a position."""
-        (length, kept), config = self.now(), self.config
-        seen = np.zeros((config.n_layer, config.context), dtype=np.float32)
-        seen[:, :length] = 1
-        if kept < length and config.middle:
-            seen[1:-1] = 0
-            np.put_along_axis(seen[1:-1], self.chosen[0].numpy(), 1, axis=1)
-        return seen
-
     def step(self, **more: Any) -> CurriculumStep:
         return CurriculumStep(self.kind, self.tokens, self.fleet.steps, self.seconds, *self.now(), **more)
+
+
+def chosen(layers: int, length: int, kept: int, dice: torch.Generator) -> Int[Tensor, "L K"]:
+    """Which positions each middle layer sees, in order."""
+    return torch.rand(layers, length, generator=dice).argsort()[:, :kept].sort().values
+
+
+def seen(config: CurriculumConfig, kind: str, progress: float) -> Float[np.ndarray, "L T"]:
+    """1 where a layer sees a position, when `progress` of the budget is spent."""
+    length, kept = planned(config, kind, progress)
+    picture = np.zeros((config.n_layer, config.context), dtype=np.float32)
+    picture[:, :length] = 1
+    if kept < length and config.middle:
+        picture[1:-1] = 0
+        np.put_along_axis(picture[1:-1], chosen(config.middle, length, kept, torch.Generator().manual_seed(config.seed)).numpy(), 1, axis=1)
+    return picture
 
 
 def planned(config: CurriculumConfig, kind: str, progress: float) -> tuple[int, int]:
@@ -179,9 +182,7 @@ def curriculum(config: CurriculumConfig) -> Iterator[CurriculumStep]:
         yield course.step()
         if course.tokens * LOOKS >= (course.looks + 1) * config.tokens or course.tokens >= config.tokens:
             course.looks = course.tokens * LOOKS // config.tokens
-            yield from look(course)
-            if course is courses[-1]:
-                yield course.step(share=min(1.0, course.tokens / config.tokens), seen=np.stack([one.seen() for one in courses]))
+            yield from look(course, courses)
     yield from judged(courses)
 
 
@@ -192,10 +193,12 @@ def opening(courses: list[Course]) -> CurriculumStep:
     first = Compared("first loss", "nats per character", math.log(len(corpus.symbols)), blind, "ln V: all characters equally likely")
     seconds = len(KINDS) * fleet.size * fleet.parameters * (6 * config.tokens + 2 * LOOKS * LOOK) / FLOPS_PER_SECOND
     told = f"{len(KINDS)} fleets of {fleet.size} models with {fleet.parameters} weights: {spoken(seconds)} on one thread"
-    return courses[0].step(validation=blind, seen=np.stack([one.seen() for one in courses]), figures=(first,), doing=told)
+    moments = (0.0, config.until / 2, config.until)
+    pictures = np.stack([np.stack([seen(config, kind, moment) for kind in KINDS]) for moment in moments])
+    return courses[0].step(blind=blind, moments=moments, seen=pictures, figures=(first,), doing=told)
 
 
-def look(course: Course) -> Iterator[CurriculumStep]:
+def look(course: Course, courses: list[Course]) -> Iterator[CurriculumStep]:
     """Judge a fleet on unseen text; with all tokens and the full length, as it would be used."""
     for losses in course.fleet.validate_in_parts(course.corpus.validation_ids, LOOK):
         if losses is None:
@@ -203,7 +206,7 @@ def look(course: Course) -> Iterator[CurriculumStep]:
         else:
             course.curve.append((course.tokens, course.seconds, float(losses.mean())))
             told = f"{NAMES[course.kind]}: loss {float(losses.mean()):.3f} after {course.tokens} characters and {course.seconds:.2f} s"
-            yield course.step(validation=float(losses.mean()), doing=told)
+            yield course.step(validation=float(losses.mean()), curves=tuple(tuple(one.curve) for one in courses), doing=told)
 
 
 def judged(courses: list[Course]) -> Iterator[CurriculumStep]:
@@ -231,7 +234,7 @@ def judged(courses: list[Course]) -> Iterator[CurriculumStep]:
     for course, losses in zip(courses, ends, strict=True):
         last = course is courses[-1]
         told = "done: " + ", ".join(f"{NAMES[one.kind]} {float(end.mean()):.3f}" for one, end in zip(courses, ends, strict=True)) if last else ""
-        yield course.step(spread=float(losses.std(ddof=1)), goal=baseline.curve[-1][2], figures=tuple(figures) if last else (), doing=told)
+        yield course.step(spread=float(losses.std(ddof=1)), figures=tuple(figures) if last else (), doing=told)
 
 
 def tokens_needed(curve: list[tuple[int, float, float]], loss: float) -> float | None:

@@ -89,9 +89,9 @@ class Ruler:
 
 
 def ruler_from(fresh: list[tuple[int, float]]) -> Ruler | None:
-    """Least squares on the part of the fresh curve (tokens, loss) from an eighth of its tokens on; None while that has under 3 points."""
+    """Least squares on the fresh curve (tokens, loss) from an eighth of its tokens on; None while that is not seen whole, or in under 3 points."""
     late = [(tokens, loss) for tokens, loss in fresh if tokens * RULER >= fresh[-1][0]]
-    if len(late) < 3:
+    if len(late) < 3 or len(late) == len(fresh):
         return None
     counts, heights = np.array(late).T
     b, e = np.polyfit(counts**-BETA, heights, 1)

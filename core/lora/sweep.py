@@ -63,6 +63,8 @@ MOMENTS = 2  # of AdamW
 
 @dataclass(frozen=True)
 class SweepConfig(Config):
+    """What all runs share; the ranks are always the same."""
+
     corpus: str = setting("play", "Text to learn", choices=TEXTS)
     own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
     own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))

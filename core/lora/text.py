@@ -31,8 +31,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.foundations.base_model import BASES, UNIT_FLOPS, Base, check_memory, free_bytes, load_base, validate
-from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, load_corpus
+from core.foundations.base_model import BASES, FOLDER, UNIT_FLOPS, Base, check_memory, free_bytes, load_base, validate
+from core.foundations.corpus import ASSETS, CORPORA, OWN_TEXT_BYTES, load_corpus
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.machine import this_machine
 from core.foundations.turns import in_parts
@@ -67,6 +67,8 @@ CPU_UNIT_SECONDS = 2.0  # a model whose smallest unit of work would take longer 
 
 @dataclass(frozen=True)
 class TextConfig(Config):
+    """What is learnt, by which adapter, how long, and on which base."""
+
     corpus: str = setting("play", "Text to learn", choices=TEXTS)
     own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
     own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
@@ -110,6 +112,7 @@ class Bench:
     judged: Int[Tensor, "N"]  # tokens kept for judging
     bare: Float[Tensor, "T V"]  # logits of the base alone on the first window
     first_loss: float
+    taken: int = 0  # steps of training
 
     def drift(self) -> float:
         """The largest difference of any logit to the base's."""
@@ -193,7 +196,7 @@ def seen(bench: Bench) -> Generator[TextStep, None, tuple[float, str]]:
 def fitted(bench: Bench, given: AdapterFile | None) -> tuple[tuple[Compared, ...], str]:
     """Put a new adapter on the base, or the given one; the figures that are known at once, and a line for the log."""
     config, base = bench.config, bench.base
-    called = "assets/weights/harbour_llama" if config.model == "shipped" else config.model
+    called = FOLDER.relative_to(ASSETS.parent).as_posix() if config.model == "shipped" else config.model
     if given is None:
         shapes = layer_shapes(base.model, config.targets)
         check_rank(config.rank, shapes)
@@ -245,6 +248,7 @@ def trained(bench: Bench, ids: Int[Tensor, "N"]) -> Generator[TextStep, None, bo
             why = f"step {step}: the loss went to {loss:.3g}, so the run stops; a smaller learning rate will hold"
             yield TextStep(step, loss, diverged=True, figures=(blown,), doing=why)
             return False
+        bench.taken = step
         yield TextStep(step, loss, doing=f"step {step}: loss {loss:.3f}")
         if step * LOOKS // config.steps > (step - 1) * LOOKS // config.steps or step == config.steps:
             validation = yield from in_parts(bench.judge(), TextStep(step))
@@ -266,7 +270,7 @@ def sampled(bench: Bench, pause: TextStep) -> Generator[TextStep, None, str]:
 
 def turned(bench: Bench) -> Iterator[TextStep]:
     """The dial: the loss at every stop first, then what is written there, so that each frame has the whole curve."""
-    step, losses = bench.config.steps, list[tuple[float, float]]()
+    step, losses = bench.taken, list[tuple[float, float]]()
     for times in STOPS:
         dial(bench.model, times)
         losses.append((times, (yield from in_parts(bench.judge(), TextStep(step)))))
@@ -290,7 +294,7 @@ def turned(bench: Bench) -> Iterator[TextStep]:
 
 def merged(bench: Bench) -> Iterator[TextStep]:
     """Add the adapter into the base's matrices and compare; the adapted model is used up by it."""
-    files, step = files_of(bench.model), bench.config.steps
+    files, step = files_of(bench.model), bench.taken
     apart = logits_of(bench.model, bench.judged[: bench.config.context])
     bench.model.merge_adapter()
     gap = largest_difference(logits_of(bench.model, bench.judged[: bench.config.context]), apart)

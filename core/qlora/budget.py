@@ -283,7 +283,7 @@ def big_figures(name: str, load: Load) -> tuple[Compared, ...]:
         ("in fp32", rounded * 4 / 1e9, weight_bytes(parts, "fp32") / 1e9, f"4 bytes x {name}; exact: {parts.parameters:,} weights"),
         ("in NF4 + double quantisation", nominal_gigabytes(rounded, "nf4dq"), quantised,
          f"4.127 bits x {name}; exact: embeddings, output layer and norms stay in 16 bits"),
-        ("fine-tuned whole in 16 bits", 12 * rounded / 1e9, full, "12 bytes per weight (2 weight, 2 gradient, 8 AdamW), without activations: QLoRA, section 1"),
+        ("fine-tuned whole in 16 bits", 12 * rounded / 1e9, full, "12 bytes per weight (2 weight, 2 gradient, 8 AdamW), without activations: QLoRA, abstract"),
         ("fine-tuned with QLoRA", None, peak, f"formulas of How it works, {load.batch} x {load.context} tokens, rank {load.rank}"),
     )  # fmt: skip
     return tuple(Compared(f"LLaMA {name} {what}", "GB", said, exact, source, "computed") for what, said, exact, source in told)

@@ -91,7 +91,12 @@ def nearest(x: Tensor, code: Code) -> Tensor:
     levels = code.levels.to(x.device)
     order = torch.argsort(levels)
     middles = (levels[order[:-1]] + levels[order[1:]]) / 2
-    return order[torch.bucketize(x, middles)]
+    if len(levels) > 16:
+        return torch.bucketize(x, middles, out_int32=True).to(torch.uint8)  # these codes are in order
+    numbers = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
+    for middle in middles:  # the number of a level is how many middles lie below
+        numbers += x > middle
+    return numbers if torch.equal(levels[order], levels) else order.to(torch.uint8).index_select(0, numbers.flatten().int()).view(x.shape)
 
 
 @dataclass(frozen=True)
@@ -112,13 +117,13 @@ def quantise(weight: Tensor, kind: str, block: int = 64) -> Quantised:
     code, rows = code_of(kind), weight.detach().float().reshape(-1, block)
     absmax = rows.abs().amax(1)
     scaled = (rows * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
-    return Quantised(nearest(scaled, code).flatten().to(torch.uint8), absmax, code, block, tuple(weight.shape))
+    return Quantised(nearest(scaled, code).flatten(), absmax, code, block, tuple(weight.shape))
 
 
 def dequantise(stored: Quantised, absmax: Tensor | None = None) -> Tensor:
     """Level times constant. absmax: constants to use instead of the stored ones, after double quantisation."""
-    levels = stored.code.levels.to(stored.numbers.device)[stored.numbers.long()]  # (N,)
-    return (levels.view(-1, stored.block) * (stored.absmax if absmax is None else absmax)[:, None]).view(stored.shape)
+    levels = stored.code.levels.to(stored.numbers.device).index_select(0, stored.numbers.int())  # (N,)
+    return levels.view(-1, stored.block).mul_((stored.absmax if absmax is None else absmax)[:, None]).view(stored.shape)
 
 
 @dataclass(frozen=True)

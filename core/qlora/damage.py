@@ -57,14 +57,14 @@ class DamageConfig(Config):
     kind: str = setting("nf4", "Code", choices=KINDS)
     corpus: str = setting("reader", "Text", choices=TEXTS, help="the base has learnt the reader and the manual, never the play")
     prompt: str = setting("The harbour master looked at the sea and said that the boat", "Your prompt", high=400)
-    steps: int = setting(30, "LoRA steps", unit="step", low=1, high=10_000)
-    rank: int = setting(8, "LoRA rank", low=1, high=256)
+    steps: int = setting(36, "LoRA steps", unit="step", low=1, high=10_000)
+    rank: int = setting(16, "LoRA rank", low=1, high=256)
     control: bool = setting(True, "Also tune the full precision", help="the same adapter without quantising, to compare with")
     model: str = setting("shipped", "Model", choices=BASES, more=True)
-    judged: int = setting(12, "Judged on", unit="window", low=1, high=1000, more=True, help="windows of the text that nobody learns from")
+    judged: int = setting(10, "Judged on", unit="window", low=1, high=1000, more=True, help="windows of the text that nobody learns from")
     context: int = setting(128, "Window", unit="token", low=8, high=1024, more=True)
     batch: int = setting(3, "Batch", unit="window", low=1, high=64, more=True)
-    learning_rate: float = setting(0.003, "Learning rate", low=1e-6, high=1.0, more=True)
+    learning_rate: float = setting(0.002, "Learning rate", low=1e-6, high=1.0, more=True)
     seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
 
 
@@ -257,6 +257,7 @@ def quantise_all(judge: Judge, config: DamageConfig, names: list[str]) -> Genera
 
 
 def damage_figures(judge: Judge, step: DamageStep, config: DamageConfig) -> tuple[Compared, ...]:
+    """What rounding the weights has cost, and where the words flipped."""
     assert judge.first is not None
     share = None if step.flips is None else 100 * step.flips
     lead = judge.first.lead
@@ -274,7 +275,7 @@ def mend(judge: Judge, config: DamageConfig, control: Any, names: list[str], ful
     models = [adapt(model, config.rank, 2.0 * config.rank, names, config.seed) for model in (judge.base.model, control) if model is not None]
     how: dict[str, Any] = {"context": config.context, "batch": config.batch, "learning_rate": config.learning_rate, "steps": config.steps}
     tuners = [Tuner(model, train_ids, **how, seed=config.seed) for model in models]
-    where, every = DamageStep(matrices=quantised.of, of=quantised.of), max(1, config.steps // 5)
+    where, every = DamageStep(matrices=quantised.of, of=quantised.of), max(1, config.steps // 6)
     yield replace(where, lora_step=0, tuned_loss=quantised.loss, control_loss=full.loss if control is not None else None)
     for step in range(1, config.steps + 1):
         for tuner in tuners:
@@ -305,10 +306,14 @@ def tokens_of(base: Base, text: str, of: int) -> Generator[DamageStep, None, Ten
 
 
 def mended_figures(full: DamageStep, quantised: DamageStep, tuned: DamageStep, control: float | None) -> tuple[Compared, ...]:
+    """What LoRA has won back of it."""
     assert full.loss is not None and quantised.loss is not None and tuned.loss is not None
     cost, won = quantised.loss - full.loss, quantised.loss - tuned.loss
-    beside = None if control is None else perplexity(control)
+    figures = (Compared("loss won back by LoRA", "nats per token", cost, won, "what quantising had added"),)
+    if control is None:
+        return figures
     return (
-        Compared("loss won back by LoRA", "nats per token", cost, won, "what quantising had added"),
-        Compared("perplexity, quantised with LoRA", "tokens", beside, perplexity(tuned.loss), "the same LoRA in full precision"),
+        *figures,
+        Compared("gap to full precision after LoRA on both", "nats per token", cost, tuned.loss - control, "the gap before"),
+        Compared("perplexity, quantised with LoRA", "tokens", perplexity(control), perplexity(tuned.loss), "the same LoRA in full precision"),
     )

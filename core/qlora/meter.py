@@ -11,9 +11,10 @@ Every precision that is chosen is loaded, adapted and trained in turn, with the 
 settings. The dashed line is the peak that the formulas predict before anything is loaded (see `core/qlora/budget.py`);
 the areas are the bytes of live tensors (see `core/qlora/memory.py`). What to look for:
 
-- Only the weights shrink. Activations do not: they are kept in 16 and 32 bits whatever the base is stored in, so with a
-  long context they outweigh a 4-bit base. Gradient checkpointing drops them and computes them again, layer by layer
-  (the grey teeth). The int8 layer holds its inputs itself, where checkpointing cannot reach them.
+- Only the weights shrink. Activations do not: per token a layer keeps $4(7C + Q + M + H + 2 + 7r) + 2(2Q + 2K + 3M)$
+  bytes in 16 bits (width $C$, MLP $M$, queries $Q$, keys $K$, heads $H$), so with a long context they outweigh a 4-bit
+  base. Gradient checkpointing drops them and computes them again, layer by layer (the grey teeth). The int8 layer holds
+  its inputs itself, where checkpointing cannot reach them.
 - Gradients come as activations go, so the peak is at the start of the backward pass.
 - Adapters, their gradients and their optimizer are 16 bytes per trainable number, in every precision.
 - Quantising needs a layer's weights in 16 bits for a moment: the teeth on the way up.
@@ -65,7 +66,7 @@ from core.qlora.loading import loaded
 from core.qlora.memory import KINDS, PLACES, AllocatorRecord, LiveBytes
 
 MOST_TOKENS = 512  # of a batch: a forward or backward pass is one unit of work
-MOMENTS = 110  # drawn per precision
+MOMENTS = 80  # drawn per precision
 LOADING, ADAPTING, TRAINING = 0.25, 0.05, 0.67  # shares of a precision's stretch of the chart; the rest is letting go
 
 
@@ -88,8 +89,9 @@ class MeterConfig(Config):
     seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True)
 
     def check(self) -> None:
-        if self.batch * self.context > MOST_TOKENS:
-            raise ValueError(f"batch x context must be at most {MOST_TOKENS} tokens, got {self.batch} x {self.context} = {self.batch * self.context}")
+        tokens = self.batch * self.context
+        if tokens > MOST_TOKENS:
+            raise ValueError(f"batch x context must be at most {MOST_TOKENS} tokens, got {self.batch} x {self.context} = {tokens}")
 
     @property
     def precisions(self) -> tuple[str, ...]:

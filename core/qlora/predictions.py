@@ -93,9 +93,9 @@ PREDICTIONS = (
         explain_flips,
     ),
     Prediction(
-        "With 2 bits per weight the model falls apart. How much of the lost loss do 30 steps of LoRA win back?",
+        "With 2 bits per weight the model falls apart. How much of the lost loss do 36 steps of LoRA win back?",
         "damage",
-        {"kind": "nf2", "steps": 30},
+        {"kind": "nf2", "steps": 36, "control": False},
         ("less than a quarter", "a quarter to nine tenths", "nearly all"),
         won_back_answer,
         explain_won_back,

@@ -18,7 +18,7 @@ policies of about 100,000 parameters (`policy.py`). The taste is yours, by click
 rule there is a true reward to compare with. Your clicks go with you from one experiment to the next.
 
 Read in this order: `postcards.py`, `policy.py`, `reward.py`, `preferences.py`, `ppo.py`, `hacking.py`, `best_of_n.py`,
-`dpo.py`.
+`answers.py`, `dpo.py`.
 
 Code -> paper: `RewardModel` -> $r_\theta$, `Choices` -> the pairs $(y_w, y_l)$, `load_policy` -> $\pi^\text{SFT}$, the reference.
 Left out: large models, several people with different tastes, safety: what is learnt here is one person's taste in postcards.

@@ -18,8 +18,9 @@ policy still has the pair the wrong way round, little where it is right.
 The chart asks of every method the same: how much reward for how much KL to the reference? Both rewards are counted
 from the reference's mean, in standard deviations of its cards: the *gold* reward is the hidden rule's own, the *proxy* that
 of the reward model learnt from the same clicks. Nothing in the DPO loss sees what the policy would write now: it can raise
-the margin of a pair by making both of its cards improbable, and words that stand in neither take their place. That is
-what a small beta or few pairs let you watch.
+the margin of a pair by making both of its cards improbable, and words that stand in neither take their place. Where the
+path jumps to the right, a few cards of the sample have left the grammar, and each costs ten nats or more. A small beta or
+few pairs let you watch that.
 
 With three answers only, everything is exact: the learned reward says how often each wins, and DPO must end at $\pi^*$.
 
@@ -47,7 +48,7 @@ from core.rlhf.policy import Cards, card_log_probs, load_policy
 from core.rlhf.reward import YOU, Choices, RewardModel, TasteConfig, choosing, meanwhile, picked, reference_cards, train_reward
 
 BATCH = 32  # pairs in a step of DPO
-WARM_UP = 10  # steps
+WARM_UP = 20  # steps
 LOOKS = 12  # at the policy, in a run
 FAR = 1_000_003  # from the seed of the pairs that are trained on to that of others
 HELD_OUT = 64  # pairs of the rule's that nothing is trained on; of a user's clicks, one in five
@@ -57,7 +58,7 @@ HELD_OUT = 64  # pairs of the rule's that nothing is trained on; of a user's cli
 class DpoConfig(TasteConfig):
     """The knobs of DPO, and how far best-of-n goes beside it."""
 
-    beta: float = setting(0.3, "Beta (KL penalty)", low=0.01, high=10.0, help="small: free to go far from the reference")
+    beta: float = setting(0.5, "Beta (KL penalty)", low=0.01, high=10.0, help="small: free to go far from the reference")
     steps: int = setting(60, "Steps", unit="step", low=1, high=1000)
     pairs_used: int = setting(200, "Preference pairs", unit="pair", low=2, high=1000, help="for DPO and the reward model; of your own clicks, all there are")
     most_n: int = setting(64, "Best of up to", unit="answer", low=1, high=128)
@@ -193,10 +194,10 @@ def with_reference(reference: Transformer, chosen: Choices) -> Generator[None, N
 
 def among_three(three: ThreeCards, judges: Judges) -> Generator[None, None, Preferences]:
     """Every pair of the three answers; the learned reward says how often the first is preferred."""
-    first, second = torch.tensor([[0, 1], [0, 2], [1, 2]]).T
-    cards = Cards(three.tokens, three.mask)
+    cards, proxy = Cards(three.tokens, three.mask), judges.proxy(three.tokens)
+    order = proxy.argsort(descending=True)
+    first, second = order[torch.tensor([[0, 0, 1], [1, 2, 2]])]  # the better one of each pair first
     made = yield from with_reference(load_policy(), Choices(picked(cards, first), picked(cards, second)))
-    proxy = judges.proxy(three.tokens)
     return replace(made, sure=torch.sigmoid(proxy[first] - proxy[second]))
 
 

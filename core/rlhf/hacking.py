@@ -49,9 +49,8 @@ TURNED = 0.3  # standard deviations that gold must lose from its peak to be call
 class HackingConfig(PpoConfig):
     """PPO's own settings with a smaller penalty, and the large one to compare with."""
 
-    steps: int = setting(20, "Steps", unit="step", low=1, high=1000, help="rounds of answers and updates, for each beta")
+    steps: int = setting(24, "Steps", unit="step", low=1, high=1000, help="rounds of answers and updates, for each beta")
     beta: float = setting(0.01, "Your beta (KL penalty)", low=0.0, high=2.0)
-    learning_rate: float = setting(0.004, "Learning rate", low=1e-6, high=0.1)
     batch: int = setting(40, "Answers per step", unit="answer", low=2, high=256, more=True)
     large_beta: float = setting(0.3, "The large beta", low=0.0, high=10.0, more=True)
 
@@ -94,8 +93,10 @@ class Course:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """d is the square root of the KL, summed over all words that could have come, so never negative."""
-        return tuple((i + 1, max(0.0, r.kl_exact) ** 0.5, r.proxy, g) for i, (r, g) in enumerate(zip(self.rounds, self.gold, strict=True)))
+        """From the reference on, where all is 0. d is the root of the KL, summed over all words that could have come: never negative."""
+        start = (0, 0.0, 0.0, None if None in self.gold else 0.0)
+        rounds = enumerate(zip(self.rounds, self.gold, strict=True), 1)
+        return (start, *((step, max(0.0, each.kl_exact) ** 0.5, each.proxy, gold) for step, (each, gold) in rounds))
 
     @property
     def proxies(self) -> list[float]:
@@ -205,7 +206,7 @@ def named(before: Habits, after: Habits) -> list[str]:
     """What changed most between two sets of cards of equal size, as sentences. The first is the word that rose most."""
     rise = {word: times - before.said[word] for word, times in after.said.items()}
     told = []
-    for word in sorted(rise, key=lambda word: -rise[word])[:2]:
+    for word in sorted(rise, key=lambda word: -rise[word])[:3]:
         if rise[word] > 0.25:
             told.append(f"“{word}” {after.said[word]:.1f} times a card, {before.said[word]:.1f} in the reference's cards.")
     changes = (
@@ -227,9 +228,10 @@ def hacking(config: HackingConfig) -> Iterator[HackingStep]:
     blank = HackingStep(0, config.beta, config.beta)
     start, shown = same_draw(load_policy(), JUDGED, config, 1), same_draw(load_policy(), SHOWN, config, 2)
     gold = gold_judge(config.rule, start.tokens)
-    yield replace(blank, gold=mean_of(gold, start.tokens), reference=answers(shown.tokens, None, gold))
-    proxy = yield from meanwhile(proxy_judge(config), replace(blank, doing="training the reward model on the choices"))
-    yield replace(blank, proxy=mean_of(proxy, start.tokens), reference=answers(shown.tokens, proxy, gold))
+    still = tuple((beta, ((0, 0.0, 0.0, None if gold is None else 0.0),)) for beta in config.betas)
+    yield replace(blank, curves=still, reference=answers(shown.tokens, None, gold))
+    proxy = yield from meanwhile(proxy_judge(config, start), replace(blank, doing="training the reward model on the choices"))
+    yield replace(blank, reference=answers(shown.tokens, proxy, gold))
     courses = [Course(beta, Ppo(replace(config, beta=beta), proxy)) for beta in config.betas]
     mine = next(course for course in courses if course.beta == config.beta)
     for step in range(1, config.steps + 1):

@@ -47,7 +47,7 @@ from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Transformer
 from core.rlhf.policy import Cards, answer_mask, load_policy, prompts, sample
 from core.rlhf.postcards import RULES, WORDS, Judge, gold_of, readable, words_of
-from core.rlhf.reward import RewardModel, TasteConfig, choosing, meanwhile, reference_cards, train_reward
+from core.rlhf.reward import RewardModel, TasteConfig, choosing, meanwhile, train_reward
 
 VALUE_WEIGHT, MOST_GRADIENT, ADAM_EPSILON = 0.1, 0.5, 1e-5
 SHOWN = 6  # prompts whose answers are shown before and after
@@ -154,6 +154,10 @@ class Rollout:
     advantages: Float[Tensor, "N S"]
 
     @property
+    def mean_score(self) -> float:
+        return float(self.score.mean())
+
+    @property
     def mean_entropy(self) -> float:
         """Nats per word of the answers."""
         return float(self.entropy[self.mask].mean())
@@ -179,7 +183,6 @@ class Round:
     kl_exact: float
     entropy: float  # nats per word
     clipped: float  # share of the words of all minibatches
-    words: float  # per card
     tokens: Int[Tensor, "N T"]
     looks: tuple[tuple[Look, ...], ...]  # of a few cards
     first_ratio: float  # the largest distance from 1 before the first update
@@ -247,10 +250,9 @@ class Ppo:
                 clipped.append(is_clipped(ratio, advantage, config.clip)[mask].float().mean())
                 yield None
         looks = tuple(looked(rollout.tokens[row], mask[i], ratio[i], advantage[i], config.clip) for i, row in enumerate(rows[:3]))
-        words = float(rollout.mask.sum(1).float().mean())
         kl, kl_exact = (float(each.sum(1).mean()) for each in (rollout.kl, rollout.kl_exact))
         share = float(torch.stack(clipped).mean())  # (12)
-        yield Round(float(rollout.score.mean()), kl, kl_exact, rollout.mean_entropy, share, words, cards.tokens, looks, first_ratio)
+        yield Round(rollout.mean_score, kl, kl_exact, rollout.mean_entropy, share, cards.tokens, looks, first_ratio)
 
 
 def looked(tokens: Int[Tensor, "T"], mask: Bool[Tensor, "S"], ratio: Float[Tensor, "S"], advantage: Float[Tensor, "S"], clip: float) -> tuple[Look, ...]:
@@ -278,19 +280,18 @@ class PpoStep(Step):
     kl: float | None = None  # nats per card
     entropy: float | None = None  # nats per word
     clipped: float | None = None  # share of words
-    first: bool = False
     before: tuple[Answer, ...] = ()
     now: tuple[Answer, ...] = ()
     looks: tuple[tuple[Look, ...], ...] = ()  # cards of words
 
 
-def proxy_judge(config: PpoConfig) -> Generator[None, None, Judge]:
-    """Train the reward model; the learned reward of cards, in standard deviations of the reference's."""
+def proxy_judge(config: PpoConfig, reference: Cards) -> Generator[None, None, Judge]:
+    """Train the reward model; the learned reward, in standard deviations above the mean of these cards of the reference."""
     chosen = yield from choosing(config, config.pairs)
     model = RewardModel()
     for _ in train_reward(model, chosen):
         yield
-    model.requires_grad_(False).normalise(reference_cards(JUDGED, config.seed + 1))
+    model.requires_grad_(False).normalise(reference)
     return lambda tokens: model(tokens, answer_mask(tokens))
 
 
@@ -315,56 +316,51 @@ def answers(tokens: Int[Tensor, "N T"], proxy: Judge | None, gold: Judge | None)
 
 def same_draw(model: Transformer, count: int, config: PpoConfig, salt: int) -> Cards:
     """Answers to prompts that depend on the seed alone: the same questions and the same dice, whoever answers."""
-    dice = torch.Generator().manual_seed(1000 * config.seed + salt)
+    dice = torch.Generator().manual_seed(1000 * config.seed + 500 + salt)
     return sample(model, prompts(count, dice), dice, config.temperature)
 
 
 @experiment("Can a learned reward pull a language model towards your taste?")
 def ppo(config: PpoConfig) -> Iterator[PpoStep]:
     """The reference answers; a reward model is trained; PPO, round by round; the same prompts again."""
-    reference = load_policy()
-    start, shown = same_draw(reference, JUDGED, config, 1), same_draw(reference, SHOWN, config, 2)
+    start, shown = same_draw(load_policy(), JUDGED, config, 1), same_draw(load_policy(), SHOWN, config, 2)
     gold = gold_judge(config.rule, start.tokens)
-    yield PpoStep(0, config.clip, gold=mean_of(gold, start.tokens), kl=0.0, first=True, before=answers(shown.tokens, None, gold))
-    judge = yield from meanwhile(proxy_judge(config), PpoStep(0, doing="training the reward model on the choices"))
-    trainer, first_ratio = Ppo(config, judge), 0.0
-    before = trainer.roll_out(start)
-    yield PpoStep(0, proxy=float(before.score.mean()), entropy=before.mean_entropy, before=answers(shown.tokens, judge, gold))
+    trainer, first_ratio = Ppo(config, judge=lambda tokens: torch.zeros(len(tokens))), 0.0  # nobody can say yet
+    entropy = trainer.roll_out(start).mean_entropy
+    yield PpoStep(0, config.clip, None, 0.0 if gold else None, 0.0, entropy, 0.0, before=answers(shown.tokens, None, gold))
+    trainer.judge = yield from meanwhile(proxy_judge(config, start), PpoStep(0, doing="training the reward model on the choices"))
+    before, judge = trainer.roll_out(start), trainer.judge
+    yield PpoStep(0, config.clip, before.mean_score, before=answers(shown.tokens, judge, gold))
     for step in range(1, config.steps + 1):
         for part in trainer.one_step(step):
             if part is None:
-                yield PpoStep(step - 1)
+                yield PpoStep(step)
                 continue
             first_ratio = part.first_ratio if step == 1 else first_ratio
+            looks = part.looks if step in (1, (config.steps + 1) // 2) else ()  # where all is new, and half-way
             told = f"step {step}: proxy {part.proxy:+.2f}, KL {part.kl_exact:.2f} nats per card, {part.clipped:.1%} of the words clipped"
-            yield PpoStep(step, config.clip, part.proxy, mean_of(gold, part.tokens), part.kl_exact, part.entropy, part.clipped, doing=told, diverged=not trainer.sound,
-                          looks=part.looks if step in looked_at(config.steps) else ())  # fmt: skip
+            score = mean_of(gold, part.tokens)
+            yield PpoStep(step, config.clip, part.proxy, score, part.kl_exact, part.entropy, part.clipped, looks=looks, doing=told, diverged=not trainer.sound)
         if not trainer.sound:
             return
         if step % max(1, config.steps // 12) == 0 or step == config.steps:
-            now = same_draw(trainer.actor.policy, SHOWN, config, 2)
-            yield PpoStep(step, now=answers(now.tokens, judge, gold))
+            yield PpoStep(step, now=answers(same_draw(trainer.actor.policy, SHOWN, config, 2).tokens, judge, gold))
     end = same_draw(trainer.actor.policy, JUDGED, config, 1)
     yield PpoStep(config.steps, doing="judging the policy on new answers")
     after = trainer.roll_out(end)
-    yield PpoStep(config.steps, figures=figures(config, start, before, end, after, first_ratio), doing=f"done: proxy {float(after.score.mean()):+.2f}")
+    yield PpoStep(config.steps, figures=figures(config.rule, before, after, first_ratio), doing=f"done: proxy {after.mean_score:+.2f}")
 
 
-def looked_at(steps: int) -> set[int]:
-    """The rounds whose words are shown: the first, where all is new, and one half-way."""
-    return {1, (steps + 1) // 2}
-
-
-def figures(config: PpoConfig, start: Cards, before: Rollout, end: Cards, after: Rollout, first_ratio: float) -> tuple[Compared, ...]:
+def figures(rule: str, before: Rollout, after: Rollout, first_ratio: float) -> tuple[Compared, ...]:
     """The reference and the policy on the same prompts."""
     kl, kl_exact = (float(each.sum(1).mean()) for each in (after.kl, after.kl_exact))
-    scores = [float(rollout.score.mean()) for rollout in (before, after)]
+    source = "the reference, on the same prompts"
     told = [
-        Compared("proxy reward after PPO", "standard deviations", *scores, "the reference, on the same prompts"),
+        Compared("proxy reward after PPO", "standard deviations", 0.0, after.mean_score, "the reference's mean, to which the reward model is shifted"),
         Compared("KL to the reference", "nats per card", kl_exact, kl, "summed over all words that could have come; measured on those that came"),
-        Compared("largest distance of a ratio from 1 before the first update", "", 0.0, first_ratio, "the policy that drew the words is the one that learns"),
+        Compared("largest distance of a ratio from 1 before the first update", "new / old", 0.0, first_ratio, "who wrote the words is who learns from them"),
     ]
-    if config.rule in RULES:
-        points = [float(gold_of(cards.tokens, config.rule).mean()) for cards in (start, end)]
-        told.insert(1, Compared("gold reward after PPO", "points", *points, "the reference, on the same prompts"))
+    if rule in RULES:
+        points = [float(gold_of(rollout.tokens, rule).mean()) for rollout in (before, after)]
+        told.insert(1, Compared("gold reward after PPO", "points", points[0], points[1], source))
     return tuple(told)

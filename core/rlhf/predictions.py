@@ -24,7 +24,7 @@ def predicted(figures: Figures, name: str) -> float:
 
 def agreement_answer(figures: Figures) -> int:
     share = measured(figures, NEW)
-    return 0 if share < 0.6 else 1 if share < 0.75 else 2 if share < 0.95 else 3
+    return 0 if share < 0.6 else 1 if share < 0.8 else 2
 
 
 def explain_agreement(figures: Figures) -> str:
@@ -37,7 +37,7 @@ def explain_agreement(figures: Figures) -> str:
 
 def ppo_answer(figures: Figures) -> int:
     gain = figures[AFTER].gap or 0.0
-    return 0 if gain < 0.5 else 1 if gain < 2 else 2
+    return 0 if gain < 0.4 else 1 if gain < 1.2 else 2
 
 
 def explain_ppo(figures: Figures) -> str:
@@ -75,7 +75,7 @@ PREDICTIONS = (
         "40 choices between two cards: how often is the reward model right about pairs it has not seen?",
         "preferences",
         {"rule": "cheerful", "asked": 40},
-        ("under 60 %, hardly better than a coin", "60 to 75 %", "75 to 95 %", "over 95 %"),
+        ("under 60 %, hardly better than a coin", "60 to 80 %", "over 80 %"),
         agreement_answer,
         explain_agreement,
     ),
@@ -83,7 +83,7 @@ PREDICTIONS = (
         "PPO is paid by a model that was trained on 40 choices. Will the rule itself like the new cards better?",
         "ppo",
         {"rule": "cheerful"},
-        ("hardly: by less than half a point", "yes, by half a point to two", "yes, by more than two points"),
+        ("hardly: by less than 0.4 points", "yes, by 0.4 to 1.2 points", "yes, by more than 1.2 points"),
         ppo_answer,
         explain_ppo,
     ),

@@ -1,8 +1,13 @@
 r"""Preferences: you are the human, and a model learns what you like.
 
-Two cards, the same prompt, and one question: which do you like better? Each click is a row of the training set. The
-reward model starts at 0 for every card, so its first loss is $\ln 2$: it would toss a coin. Then it learns, all choices
-at every step, and what counts is whether it agrees with choices it has *not* seen:
+Two cards, the same prompt, and one question: which do you like better? Each click is a row of the training set. A reward
+model gives every card a number $r$, and its loss is its surprise at the choices (Bradley and Terry's model):
+
+$$\mathcal{L} = -\frac1N \sum_{(\text{won},\, \text{lost})} \ln \sigma\big(r(\text{won}) - r(\text{lost})\big).$$
+
+Here $r$ adds up what each word is worth (`core/rlhf/reward.py`). It starts at 0 for every card, so the first loss is
+$\ln 2$: it would toss a coin. Then it learns, all choices at every step, and what counts is whether it agrees with choices
+it has *not* seen:
 
 * where a rule chooses, it is asked about 200 fresh pairs;
 * where you choose there are no others, so each of your choices is predicted by a model that has learnt from all the
@@ -16,7 +21,7 @@ The ranking shows what was learnt: how much the reward changes when a word is wr
 deviations of the rewards of the reference's cards.
 
 Left out: several people who disagree, and choices between more than two (InstructGPT's people ranked 4 to 9).
-Source: Ouyang et al. 2022, arXiv:2203.02155, section 3.5 and appendix A (how its people chose); leave-one-out: Stone 1974,
+Source: Ouyang et al. 2022, arXiv:2203.02155, section 3.5 (the loss, rankings); leave-one-out: Stone 1974,
 doi.org/10.1111/j.2517-6161.1974.tb00994.x.
 """
 
@@ -54,7 +59,7 @@ from core.rlhf.reward import (
 
 FRESH = 200  # pairs that the rule decides for the held-out agreement
 CARDS = 200  # of the reference, whose rewards are shown
-EXTREME = 3  # of these cards that are shown at either end
+EXTREME = 2  # of these cards that are shown at either end
 TRIED = 25  # of these cards, into which each word is written
 FAR = 1_000_003  # from the seed of one list of pairs to that of another; a generator takes 32 bits of a seed
 LOOKS = 10  # how often a run shows words and rewards
@@ -232,6 +237,7 @@ def learn(config: PreferencesConfig, chosen: Choices, fresh: Choices | None, mod
 
 
 def judged(config: PreferencesConfig, last: Ends, model: RewardModel, cards: Cards) -> tuple[Compared, ...]:
+    """The figures of a whole run."""
     held_out, unread = (last.one_out, last.unread_out) if last.fresh is None else (last.fresh, last.unread_fresh)
     figures = [
         Compared("first loss", "nats per choice", math.log(2), last.first_loss, "ln 2: every card is worth the same"),

@@ -14,7 +14,8 @@ Words that keep company have similar vectors, so a word that was never judged ge
 A sum has no end: a word said ten times counts ten times. No pair of ordinary cards shows that to be wrong; a policy
 that is paid by this model finds it out (`hacking`).
 
-Left out: the transformer's layers (with a few dozen choices they only remember the cards), an ensemble, noise in the choices.
+Left out: the transformer's layers, on which InstructGPT's reward model stands (tried: with 40 choices they agree less with
+new ones than this does), an ensemble of models, noise in the choices.
 Source: Bradley and Terry 1952, doi.org/10.2307/2334029; Christiano et al. 2017, arXiv:1706.03741; Stiennon et al. 2020,
 arXiv:2009.01325, section 3.4 (loss, normalisation); Ouyang et al. 2022, arXiv:2203.02155, equation 1.
 """

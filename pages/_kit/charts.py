@@ -28,9 +28,9 @@ def lines(id: str, title: str, x: dict[str, Any], y: dict[str, Any], members: Se
     return {"id": id, "type": "lines", "title": title, "x": x, "y": y, "series": list(members), "span": span, "height": height}
 
 
-def text(id: str, title: str, *, span: int = 12) -> Panel:
+def text(id: str, title: str, *, span: int = 12, height: int | None = None) -> Panel:
     """A text that `Sketch.text` replaces."""
-    return {"id": id, "type": "text", "title": title, "span": span}
+    return {"id": id, "type": "text", "title": title, "span": span, "height": height}
 
 
 def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: str = "", top: str = "", low: float = 0.0, high: float = 1.0) -> dict[str, Any]:
@@ -153,6 +153,7 @@ class Sketch:
 
     def show(self, panel: str, data: Any) -> None:
         """Replace what a `view` shows that stands as a panel of its own: traces, a heat map, shapes."""
+        self.updates = [(other, told) for other, told in self.updates if other != panel or "shown" not in told]  # only the latest is sent
         self.updates.append((panel, {"shown": data}))
 
     def frame(self, panel: str, label: str, **views: Any) -> None:

@@ -21,7 +21,7 @@ View = dict[str, Any]
 
 
 def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "plot", "pairs"], title: str, *, span: int = 12, **options: Any) -> View:
-    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot).
+    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height (text).
 
     signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell says,
     with {name}, {from} or {row}, {to} or {column}, {value}.

@@ -22,7 +22,7 @@ def repeat_panels(config: RepeatConfig) -> list[Panel]:
     worths["xaxis"] |= {"tickvals": list(config.kinds), "ticktext": [str(kind) for kind in config.kinds], "range": [-0.08, math.log10(config.epochs) + 0.3]}
     worths["yaxis"] |= {"range": [-6, 130]}
     return [
-        view("curves", "plot", "One budget, spent on fresh text or on the same text again. Dashed: the law", span=7, height=420, layout=curves),
+        view("curves", "plot", "Fresh text, or the same text again (dot: from there; dashed: the law)", span=7, height=420, layout=curves),
         view("worth", "plot", "What the average token of each run was worth", span=5, height=420, layout=worths),
     ]
 
@@ -49,7 +49,7 @@ def draw_repeat(step: RepeatStep, sketch: Sketch) -> None:
 def curves(step: RepeatStep) -> list[Trace]:
     """A line per kind of run, what the law says of it, and where its text begins again; the names at the ends."""
     xs, traces, top = [look.tokens for look in step.looks], list[Trace](), step.looks[-1].losses[0] + ROOM
-    late = [look for look in step.looks if look.law][2:]  # the first two rulers have too few points to be drawn
+    late = [look for look in step.looks if look.law]
     for number, colour in zip(range(len(step.epochs)), COLOURS, strict=False):
         ys = [look.losses[number] for look in step.looks]
         traces.append(curve(*below(xs, ys, top), counted(step.epochs[number]), colour))
@@ -75,10 +75,10 @@ def below(xs: Sequence[float], ys: Sequence[float], top: float) -> tuple[list[fl
 
 def names(step: RepeatStep, top: float) -> Trace:
     """The kinds' names and losses to the right of the ends of their lines, moved apart where they would cover each other."""
-    ends = sorted(zip(step.looks[-1].losses, step.epochs, strict=True))
-    gap, heights = 0.056 * (top - ends[0][0]), list[float]()
+    ends = sorted(zip(step.looks[-1].losses, step.epochs, strict=True), reverse=True)
+    gap, heights = 0.052 * (top - ends[-1][0]), list[float]()
     for loss, _ in ends:
-        heights.append(max(min(loss, top), heights[-1] + gap) if heights else loss)
+        heights.append(min(loss, top, heights[-1] - gap) if heights else min(loss, top))
     words = [f"{counted(kind)} {loss:.2f}" + (" ↑" if loss > top else "") for loss, kind in ends]
     told = dots([step.looks[-1].tokens] * len(ends), heights, "", "text", names=words)
     return told | {"mode": "text", "textposition": "middle right", "cliponaxis": False, "hoverinfo": "skip"}
@@ -95,7 +95,7 @@ def between(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
 def worths(step: RepeatStep) -> list[Trace]:
     law = curve([x for x, _ in step.law_worth], [y for _, y in step.law_worth], "Muennighoff's law", "level", dash=True)
     x, y = step.law_worth[4 * len(step.law_worth) // 5]
-    traces = [law, dots([x], [y], "", "level", names=["the law"]) | {"mode": "text", "textposition": "top right", "hoverinfo": "skip"}]
+    traces = [law, dots([x], [y], "", "level", names=["  the law"]) | {"mode": "text", "textposition": "top right", "hoverinfo": "skip"}]
     for kind, colour, share, spread in zip(step.epochs, COLOURS, step.worth or (), step.worth_spread or (), strict=False):
         if share is not None:
             traces.append(dots([kind], [share], counted(kind), colour, errors=[spread or 0.0], names=[f"{share:.0f} %"]) | {"textposition": "middle right"})

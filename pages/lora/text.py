@@ -13,13 +13,14 @@ DIAL["xaxis"] |= {"range": [STOPS[0] - 0.1, STOPS[-1] + 0.1], "dtick": 0.5}
 
 def text_panels(config: TextConfig) -> list[Panel]:
     learnt, unseen = series("loss", "batch", "a", faint=True), series("validation", "validation", "b", dots=True)
-    steps = axis("optimizer step", "count", config.steps or 1)
+    looks, heading = config.adapter == "file", "Loss while only the adapter learns"
+    steps = axis("optimizer step", "count", 1 if looks else config.steps or 1)
     dial = [
         view("dial_loss", "plot", "Validation loss; the mark is the stop shown", span=5, layout=DIAL, height=250),
         view("dial_text", "text", "What it writes at this stop, from the same seed", span=7),
     ]
     return [
-        lines("loss", "Loss while only the adapter learns", steps, NATS, [learnt, unseen], span=6),
+        lines("loss", "Loss without and with the adapter (nothing is trained)" if looks else heading, steps, NATS, [learnt, unseen], span=6),
         text("before", "Before: the base", span=3),
         text("after", "After, from the same seed", span=3),
         player("dial", "The alpha dial, turned after training: 0 is the base, 1 what was trained", dial, scrub="alpha", rate=1.5),

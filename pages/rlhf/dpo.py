@@ -65,11 +65,12 @@ def methods(step: DpoStep) -> list[dict[str, Any]]:
             continue
         marks, kl, gold, proxy = zip(*rows, strict=True)
         names = [f"n={n}" if n > 1 else "" for n in marks] if name == "best of n" else []
+        where = ["bottom right"] * (len(rows) - 1) + ["bottom left"]  # under the line, the last one inside the frame
         if math.isnan(gold[-1]):  # a user's own taste: nobody knows the gold
-            traces.append(dots(kl, proxy, f"{name}, proxy", colour, line=True, names=names))
+            traces.append(dots(kl, proxy, f"{name}, proxy", colour, line=True, names=names) | {"textposition": where})
         else:
             traces.append(curve(kl, proxy, f"{name}, proxy", colour, dash=True))
-            traces.append(dots(kl, gold, f"{name}, gold", colour, line=True, names=names) | {"textposition": "bottom right"})
+            traces.append(dots(kl, gold, f"{name}, gold", colour, line=True, names=names) | {"textposition": where, "cliponaxis": False})
     start = dots([0.0], [0.0], "the reference", "text", names=[] if traces else ["the reference"])
     return [*traces, start | {"textposition": "top right", "showlegend": False, "cliponaxis": False}]
 

@@ -14,30 +14,30 @@ REACH = 3.0  # of the small plots to either side of ratio 1, in clips
 
 def ppo_panels(config: PpoConfig) -> list[Panel]:
     steps = axis("step", "rounds of answers and updates", config.steps)
-    rewards = [series("proxy", "proxy: the reward model", "b")]
-    rewards += [series("gold", "gold: the hidden rule", "a")] if config.rule != "you" else []
+    rewards = [series("proxy", "proxy (reward model)", "b")]
+    rewards += [series("gold", "gold (hidden rule)", "a")] if config.rule != "you" else []
     objective = chart(axis("ratio of its probabilities", "new / old"), axis("objective", "in units of |advantage|"), legend=True)
     words = chart(axis("ratio of its probabilities", "new / old"), axis("advantage", "standard deviations"), legend=True)
     for layout in (objective, words):
         layout["xaxis"] |= {"range": [max(0.0, 1 - REACH * config.clip), 1 + REACH * config.clip]}
     views = [
-        view("words", "reader", "Words in the last minibatch of a step; the darker, the further their probability has moved. Click one."),
-        view("told", "text", "What PPO makes of this word"),
+        view("words", "reader", "Words in a step's last minibatch; the darker, the further moved. Click one.", span=7),
+        view("told", "text", "What PPO makes of this word", span=5),
         view("objective", "plot", "The clipped objective, and this word on it", span=6, layout=objective, height=300),
         view("all", "plot", "All words of these answers", span=6, layout=words, height=300),
     ]
     return [
-        lines("reward", "Reward of its answers", steps, axis("reward above the reference's mean", "standard deviations"), rewards, span=7, height=340),
-        lines("kl", "Distance from the reference", steps, axis("KL", "nats per card"), [series("kl", "KL", "c")], span=5, height=340),
-        text("before", "The reference answers", span=6),
-        text("now", "The policy answers: same prompts, same dice", span=6),
+        lines("reward", "Reward of its answers, above the reference's mean", steps, axis("reward", "standard deviations"), rewards),
+        small("kl", "Distance from the reference", steps, axis("KL", "nats per card"), [series("kl", "KL", "c")]),
         small("clipped", "Words held back by the clip", steps, axis("clipped", "share of words"), [series("clipped", "clipped", "d")]),
         small("entropy", "How undecided it is", steps, axis("entropy", "nats per word"), [series("entropy", "entropy", "e")]),
-        player("look", "Inside an update, word by word", views, scrub="word", rate=2, bar_before=1),
+        text("before", "The reference answers", span=6),
+        text("now", "The policy answers: same prompts, same dice", span=6),
+        player("look", "Inside an update, word by word", views, scrub="word", rate=2, bar_before=2),
     ]
 
 
-small = partial(lines, span=6, height=220)
+small = partial(lines, span=4, height=240)
 
 
 def draw_ppo(step: PpoStep, sketch: Sketch) -> None:
@@ -50,7 +50,7 @@ def draw_ppo(step: PpoStep, sketch: Sketch) -> None:
         sketch.text("now", "Before training the policy is the reference: it gives the same answers." if step.step == 0 else "")
     if step.now:
         sketch.text("now", listed(step.now))
-    if step.first:
+    if step.before and step.proxy is None:  # the first Step
         sketch.frame("look", "before the first update", words={"text": "Before the first update every ratio is 1.\n", "shade": 0},
                      told="The policy that learns is still the one that wrote the words, so nothing is clipped. Run it, then click a word.",
                      objective=shapes(step.clip), all=band(step.clip, 2.0))  # fmt: skip
@@ -100,7 +100,8 @@ def explained(look: Look, clip: float) -> str:
     """The numbers of a word, and what follows from them."""
     better = "better" if look.advantage > 0 else "worse"
     aim = "more" if look.advantage > 0 else "less"
-    head = f"“{look.word}”: ratio {look.ratio:.3f}, advantage {look.advantage:+.2f}: the card went {better} than expected, so the word should become {aim} probable.\n"
+    numbers = f"“{look.word}”: ratio {look.ratio:.3f}, advantage {look.advantage:+.2f}"
+    head = f"{numbers}: the card went {better} than expected, so the word should become {aim} probable.\n"
     edge = f"1 + {clip:g}" if look.advantage > 0 else f"1 − {clip:g}"
     if look.clipped:
         return head + f"It already is, beyond {edge}: clipped. The gradient is exactly 0, and the word waits for the next step."

@@ -19,8 +19,9 @@ def preferences_panels(config: PreferencesConfig) -> list[Panel]:
         series("unread", "new, words alone", "b"),
         series("held_out", "new choices", "c"),
     ]
-    words = ranking(axis("change of the reward", "standard deviations"), axis("word", "written into a card"), left=110)
-    rewards = chart(axis("reward", "standard deviations from the mean"), axis("cards of the reference", "count"))
+    words = ranking(axis("reward added", "standard deviations"), axis("word", "written into a card"), left=112)
+    words["yaxis"]["title"]["standoff"] = 6  # clear of the words, whatever their length
+    rewards = chart(axis("reward", "standard deviations"), axis("cards of the reference", "count"))
     return [
         view("pairs", "pairs", "Which card do you like better?"),
         view("words", "plot", "What it has learnt to like: the most and the least liked words", span=6, layout=words, height=360),
@@ -35,7 +36,7 @@ def draw_preferences(step: PreferencesStep, sketch: Sketch) -> None:
     if step.pairs:
         pairs = [list(pair) for pair in step.pairs]
         sketch.show("pairs", {"pairs": pairs, "field": "clicks", "chooser": "rule", "me": "you", "picks": step.picks, "who": step.whose, "fewest": 2})
-        sketch.levels("loss", {"ln 2, a guess": math.log(2)})
+        sketch.levels("loss", {"ln 2, a guess": math.log(2), "sure": 0.0})
         sketch.levels("agreement", {"a guess": 0.5, "always": 1.0})
     told: Mapping[str, float | None] = {"trained": step.agreement, "unread": step.unread, "held_out": step.held_out}
     for name, share in told.items():
