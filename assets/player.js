@@ -314,7 +314,7 @@
       for (const [k, letter] of ["a", "b"].entries()) {
         const card = button(cards, letter, "viz-button viz-card", data.pairs[at][k], () => choose(letter));
         card.disabled = full;
-        if (!self && data.picks[at] === letter) { card.classList.add("viz-picked"); card.appendChild(make("small", "", `the choice of ${data.who}`)); }
+        if (!self && data.picks[at] === letter) { card.classList.add("viz-picked"); card.appendChild(make("small", "", `\nthe choice of ${data.who}`)); }
       }
       const bar = root.appendChild(make("div", "viz-buttons"));
       button(bar, "back", "viz-button", "Take back the last choice", () => put(sofar.slice(0, -1), "back")).disabled = !sofar;

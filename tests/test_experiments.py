@@ -26,7 +26,17 @@ from pages._kit.links import LONGEST_TEXT, as_command, as_python, from_query, qu
 ROOT = Path(__file__).parents[1]
 EVERY = [one for topic in topics() for one in experiments(topic).values()]
 NUMBERS = [(one, field) for one in EVERY for field in one.settings if kind(field) in (int, float)]
-SMALL = {"steps": 4, "length": 8, "fork_at": 2, "n_layer": 1, "width": 16, "context": 16, "batch": 2}  # where an experiment has such settings
+SMALL = {
+    "steps": 4,
+    "length": 8,
+    "fork_at": 2,
+    "n_layer": 1,
+    "width": 16,
+    "context": 16,
+    "batch": 2,
+    "pairs_used": 12,
+    "most_n": 16,
+}  # where an experiment has such settings
 
 each = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.key)
 

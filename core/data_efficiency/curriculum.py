@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, FleetConfig, spoken
+from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, spoken
 from core.foundations.corpus import Corpus, batch_of, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Shape, Transformer
@@ -191,7 +191,8 @@ def opening(courses: list[Course]) -> CurriculumStep:
     config, fleet, corpus = courses[0].config, courses[0].fleet, courses[0].corpus
     blind = float(fleet.alone(0).loss(*windows_of(corpus.validation_ids, config.context, LOOK)))
     first = Compared("first loss", "nats per character", math.log(len(corpus.symbols)), blind, "ln V: all characters equally likely")
-    seconds = len(KINDS) * fleet.size * fleet.parameters * (6 * config.tokens + 2 * LOOKS * LOOK) / FLOPS_PER_SECOND
+    steps = config.tokens // (config.batch * config.context)
+    seconds = len(KINDS) * expected_seconds(fleet.shape, fleet.parameters, fleet.size, steps, config.tokens, (LOOKS + 4) * LOOK)
     told = f"{len(KINDS)} fleets of {fleet.size} models with {fleet.parameters} weights: {spoken(seconds)} on one thread"
     moments = (0.0, config.until / 2, config.until)
     pictures = np.stack([np.stack([seen(config, kind, moment) for kind in KINDS]) for moment in moments])

@@ -18,7 +18,8 @@ $1/\sqrt{\text{step}}$, which knows no end of the run, so any point of the fresh
 
 **What to look for.** Up to about 4 epochs the prediction holds here too. Beyond, these models do worse than the law says: each
 has several weights per unique character, learns the text by heart, and its loss on unseen text rises. $L_1(D')$ cannot
-rise; a law that can adds a penalty for overfitting (Lovelace et al. 2026). A smaller width brings the runs closer to the law.
+rise; a law that can adds a penalty for overfitting (Lovelace et al. 2026). With a width of 8 there are too few weights to
+learn it by heart, and the law holds much further; a strong weight decay stops the rise too, and all runs end worse for it.
 
 Left out: the law's second half, $N'$ (it would need fleets of several sizes); dropout and stopping early.
 Source: Muennighoff et al. 2023, arXiv:2305.16264, equations 5 and 6, and github.com/huggingface/datablations, "Parametric
@@ -35,7 +36,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, FleetConfig, reading_order, spoken, text_once
+from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, reading_order, spoken, text_once
 from core.foundations.corpus import Corpus, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 
@@ -224,7 +225,7 @@ def watched(readers: Readers, looks: list[Look], last: bool) -> Iterator[RepeatS
 def first_look(readers: Readers) -> RepeatStep:
     """The start state: the law's curve, the kinds of runs, and the loss before anything is learnt."""
     config, fleet = readers.config, readers.fleet
-    seconds = (6 * readers.steps * config.batch * config.context + 2 * LOOKS * LOOK) * fleet.size * fleet.parameters / FLOPS_PER_SECOND
+    seconds = expected_seconds(fleet.shape, fleet.parameters, fleet.size, readers.steps, config.tokens, LOOKS * LOOK)
     blind = fleet.alone(0).loss(*windows_of(readers.corpus.validation_ids, config.context, LOOK))
     figure = Compared("first loss", "nats per character", math.log(len(readers.corpus.symbols)), float(blind), "ln V: all characters equally likely")
     told = f"{fleet.size} models of {fleet.parameters} weights, side by side: {spoken(seconds)} on one thread"

@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Float
 
 from core.data_efficiency.chinchilla import Advice, IsoFlop, advice, isoflops
-from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, FleetConfig, reading_order, spoken, text_once
+from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, reading_order, spoken, text_once
 from core.foundations.corpus import Corpus, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 
@@ -48,20 +48,24 @@ Law = Callable[[Float[np.ndarray, "P"], Any, Any], Any]
 
 @dataclass(frozen=True)
 class ScalingConfig(FleetConfig):
-    """`tokens` and `width` are the seventh run's; `flops` and `text` ask Chinchilla, and train nothing."""
+    """`tokens` and `width` are the seventh run's; `zettaflops` and `text` ask Chinchilla, and train nothing."""
 
     tokens: int = setting(114_688, "Tokens of the seventh run", unit="character", low=64, high=1_000_000, help="the six read an eighth or a half of them")
     width: int = setting(48, "Width of the seventh", unit="number", low=8, high=64, help="the six have 8, 16 or 32; a multiple of 4")
-    flops: float = setting(5.76e23, "A large budget", unit="FLOP", low=1e18, high=1e30, help="5.76e23 is what Gopher and Chinchilla cost")
-    text: float = setting(0.0, "Text there is for it", unit="token", low=0, high=1e18, more=True, help="different tokens; 0: no limit")
+    zettaflops: float = setting(576.0, "A large budget", unit="ZFLOP", low=0.001, high=1e9, help="in 1e21 FLOPs; 576 is what Gopher and Chinchilla cost")
+    text: float = setting(0.0, "Text there is for it", unit="billion tokens", low=0, high=1e9, more=True, help="different ones; 0: no limit")
+
+    @property
+    def flops(self) -> float:
+        return self.zettaflops * 1e21
 
     def check(self) -> None:
         super().check()
         least = max(SHARES) * self.batch * self.context
         if self.tokens < least:
             raise ValueError(f"tokens must be at least {least}, so that the shortest runs read one batch of {self.batch * self.context}, got {self.tokens}")
-        if 0 < self.text < 1e6:
-            raise ValueError(f"text must be 0 for no limit or at least 1000000 tokens, got {self.text:g}")
+        if 0 < self.text < 0.001:
+            raise ValueError(f"text must be 0 for no limit or at least 0.001 billion tokens, got {self.text:g}")
 
 
 @dataclass(frozen=True)
@@ -254,12 +258,13 @@ def opening(series: Series) -> ScalingStep:
     import scipy.optimize  # noqa: F401 (warm before the fit needs it)
 
     config, sizes = series.config, [size for size, _ in series.plan]
-    work = 6 * config.seeds * sum(size * tokens for size, tokens in series.plan)
-    said = tuple(advice(config.flops, config.text))
+    batch, shape = config.batch * config.context, config.shape(series.corpus)
+    seconds = sum(expected_seconds(shape, size, config.seeds, tokens // batch, tokens, LOOKS * LOOK) for size, tokens in series.plan)
+    said = tuple(advice(config.flops, 1e9 * config.text))
     figures = tuple(
         Compared(f"tokens per parameter, {one.who}", "tokens per parameter", said[0].ratio, one.ratio, "approach 1, the line through Table 3", "computed")
         for one in said[1:3]
     )
-    doing = f"six runs of {min(sizes)} to {max(sizes[:-1])} weights, then one of {sizes[-1]}: {spoken(1.6 * work / FLOPS_PER_SECOND)} on one thread"
+    doing = f"six runs of {min(sizes)} to {max(sizes[:-1])} weights, then one of {sizes[-1]}: {spoken(seconds)} on one thread"
     blind = math.log(len(series.corpus.symbols))
     return series.step(sizes[0], blind=blind, isoflops=isoflops(config.flops), advice=said, figures=figures, doing=doing)

@@ -11,7 +11,8 @@ Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id
 | matrix | `charts.heat(...)` |
 | draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
 | plot | Plotly traces: a list of `charts.dots(...)`, `charts.columns(...)`, `charts.curve(...)` ..., or `charts.bars(...)` |
-| pairs | {"pairs": [[text, text], ...], "field", "rule"}: two texts to choose from; a click goes into the setting `field` as "a" or "b" and runs |
+| pairs | {"pairs": [[text, text], ...], "field", "chooser", "me", "picks", "who", "fewest"}: two texts to choose from; a click puts "a" or "b" into
+  the setting `field` and `me` into the setting `chooser`, and runs; `picks` are the choices of `who` else chooses; `fewest` clicks are needed to run |
 """
 
 from collections.abc import Sequence

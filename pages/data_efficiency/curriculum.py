@@ -16,7 +16,8 @@ Trace = dict[str, Any]
 
 def curriculum_panels(config: CurriculumConfig) -> list[Panel]:
     loss = axis("loss on unseen text", "nats per character")
-    layouts = [chart(axis("characters read by each model", "count", 1.02 * config.tokens), loss), chart(axis("time of the computing thread", "seconds"), loss)]
+    layouts = [chart(axis("characters read by each model", "count", 1.02 * config.tokens), loss, legend=True)]
+    layouts.append(chart(axis("time of the computing thread", "seconds"), loss, legend=True))
     for layout in layouts:
         layout["margin"]["r"] = 112
         layout["xaxis"]["rangemode"] = "tozero"
@@ -33,7 +34,9 @@ def draw_curriculum(step: CurriculumStep, sketch: Sketch) -> None:
         titles = [f"{name}, {100 * moment:.0f} %" for moment in step.moments for name in NAMES]
         sketch.show("seen", heat(-step.seen, titles, left=layers, low=-1.0, high=1.0))
         for panel in ("tokens", "seconds"):
-            sketch.show(panel, [dots([0], [step.blind], "untrained", "text", names=["all three, untrained"]) | {"textposition": "middle right"}])
+            sketch.show(
+                panel, [dots([0], [step.blind], "untrained", "text", names=["all three, untrained"]) | {"textposition": "middle right", "showlegend": False}]
+            )
     if step.curves:
         sketch.show("tokens", lines(step, 0))
         sketch.show("seconds", lines(step, 1))
@@ -54,4 +57,4 @@ def lines(step: CurriculumStep, column: int) -> list[Trace]:
         heights.append(min(loss, heights[-1] - gap) if heights else loss)
     edge = max(points[-1][column] for points in curves)
     told = dots([edge] * len(ends), heights, "", "text", names=[f"  {name} {loss:.3f}" for loss, name in ends])
-    return [*traces, told | {"mode": "text", "textposition": "middle right", "cliponaxis": False, "hoverinfo": "skip"}]
+    return [*traces, told | {"mode": "text", "textposition": "middle right", "cliponaxis": False, "showlegend": False, "hoverinfo": "skip"}]

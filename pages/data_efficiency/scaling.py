@@ -19,10 +19,10 @@ def scaling_panels(config: ScalingConfig) -> list[Panel]:
     parameters, large = axis("parameters", "count, log scale"), axis("loss by the law", "nats per token")
     runs, lines = chart(tokens, loss, log_x=True), chart(parameters, large, log_x=True, legend=True)
     runs["xaxis"] |= ticks(100, config.tokens) | {"range": [math.log10(config.tokens / 13), math.log10(config.tokens * 1.55)]}
-    runs["margin"]["r"] = 100
+    runs["margin"]["r"] = 118
     return [
         view("runs", "plot", "Six runs, their law (dashed), the seventh (band: 90 % of refits)", span=7, height=420, layout=runs),
-        view("isoflops", "plot", "Best split of a budget, in tokens per parameter", span=5, height=420, layout=lines),
+        view("isoflops", "plot", f"Best splits for C = {config.flops:.3g}: tokens per parameter", span=5, height=420, layout=lines),
         text("advice", f"What should I train with {config.flops:.3g} FLOPs?", span=12),
     ]
 
@@ -47,8 +47,9 @@ def planned(plan: Sequence[tuple[int, int]], blind: float) -> list[Trace]:
 def runs(step: ScalingStep) -> list[Trace]:
     """The ends of the runs with the spread of their seeds, the law once there is one, and the run that is on."""
     sizes = sorted({size for size, _ in step.plan})
-    colours = dict(zip(sizes[:-1], COLOURS, strict=False)) | {step.plan[-1][0]: "b"}
-    traces = [trace for line in step.lines for trace in law(line, colours[line.parameters], line.parameters == step.plan[-1][0])]
+    seventh = step.plan[-1][0]
+    colours = dict(zip([size for size in sizes if size != seventh], COLOURS, strict=False)) | {seventh: "b"}
+    traces = [trace for line in step.lines for trace in law(line, colours[line.parameters], line.parameters == seventh)]
     if step.path and len(step.runs) < len(step.plan):
         traces.append(curve([tokens for tokens, _ in step.path], [loss for _, loss in step.path], "on its way", colours[step.parameters]))
     for size in sizes:
@@ -61,10 +62,11 @@ def runs(step: ScalingStep) -> list[Trace]:
 def names(step: ScalingStep) -> Trace:
     """Each size at the right end of its line (before there is a line: at its last dot), moved apart."""
     if step.lines:
-        ends = [(line.losses[-1], line.tokens[-1], weights(line.parameters)) for line in step.lines]
+        seventh = step.plan[-1][0]
+        ends = [(line.losses[-1], line.tokens[-1], f"  {weights(line.parameters)}{', 7th' * (line.parameters == seventh)}") for line in step.lines]
     else:
         last = {run.parameters: run for run in step.runs}
-        ends = [(run.loss, run.tokens, weights(size)) for size, run in last.items()]
+        ends = [(run.loss, run.tokens, f"  {weights(size)}") for size, run in last.items()]
     ends.sort(reverse=True)
     heights, gap = list[float](), 0.045 * (max((run.loss for run in step.runs), default=1.0) - min((loss for loss, _, _ in ends), default=0.0))
     for loss, _, _ in ends:
@@ -98,7 +100,7 @@ def large(step: ScalingStep) -> list[Trace]:
         traces.append(dots(xs, ys, "best split: tokens per parameter", colour, names=ratios) | {"showlegend": False, "textposition": side})
     first = [line for line in step.isoflops if line.who == step.isoflops[0].who]
     ends = [line.parameters[-1] for line in first], [line.losses[-1] for line in first]
-    budgets = dots(*ends, "", "text", names=[f"{line.flops:.3g} FLOPs" for line in first])
+    budgets = dots(*ends, "", "text", names=["C/100", "C", "100 C"])
     return [*traces, budgets | {"mode": "text", "textposition": "top left", "showlegend": False, "hoverinfo": "skip"}]
 
 

@@ -22,4 +22,5 @@ PAGE = Page(
         ("The authors' own code", "https://github.com/microsoft/LoRA"),
         ("The notebooks this tab grew from", "https://github.com/tianlinxu312/Everything-about-LLMs"),
     ),
+    hand_over={"adapter_model.safetensors": ("text", "adapter_file")},
 )

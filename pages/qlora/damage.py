@@ -16,8 +16,8 @@ def damage_panels(config: DamageConfig) -> list[Panel]:
     views = [
         lines("climb", "Each matrix that is quantised", quantised, PERPLEXITY, [series("loss", "quantised", "b", dots=True)], span=7, height=290),
         lines("flips", "Next tokens that flip", quantised, axis("flipped", "% of positions"), [series("flips", "flipped", "d", dots=True)], span=5, height=290),
-        view("words", "text", "Your prompt: next tokens that changed", span=6),
-        view("continued", "text", "Your prompt, continued with the likeliest token each time", span=6),
+        view("words", "text", "Your prompt: next tokens that changed", span=6, height=240),
+        view("continued", "text", "Your prompt, continued with the likeliest token each time", span=6, height=240),
     ]
     mended = [series("tuned", "quantised, with LoRA", "b", dots=True)]
     if config.control:

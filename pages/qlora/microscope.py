@@ -18,18 +18,18 @@ def microscope_panels(config: MicroscopeConfig) -> list[Panel]:
         view("weights", "plot", "All weights of the layer, on their way to the levels of the code", span=8, layout=across, height=330),
         view("errors", "matrix", "The error of each weight", span=4, signed=True, square=True, words=ERRORS, hint=hint),
     ]
-    used = chart(axis("level", "number, from -1 to 1"), axis("used by", "% of the weights", None if config.kind == "int8" else tallest), legend=True)
-    price = ranking(axis("on top of the codes", "bits per weight"), axis("", ""), legend=True, left=118)
+    used = chart(axis("level", "number, from -1 to 1"), axis("used by", "% of the weights", None if config.kind == "int8" else tallest))
+    price = ranking(axis("kept", "bits per weight"), axis("", ""), left=118)
     price["yaxis"] |= {"title": None}
-    block = chart(axis("place in the block", "number"), axis("value", "the layer's own scale"), legend=True)
-    harm = chart(axis("block", "number"), axis("error", "root mean square"), legend=True)
-    grown = f"One weight x {config.outlier:g}" if config.outlier > 1 else "No weight is changed"
+    block = chart(axis("place in the block", "number"), axis("value", "the layer's own scale"))
+    harm = chart(axis("block", "number"), axis("error", "root mean square"))
+    grown = f", and stored after one weight grew {config.outlier:g} times (orange)" if config.outlier > 1 else ""
     return [
         player("film", "", film, scrub="way to the levels", rate=6, bar_before=None),
-        view("block", "plot", f"{grown}: what its block becomes", span=7, layout=block, height=300),
-        view("harm", "plot", "The error, block by block", span=5, layout=harm, height=300),
-        view("used", "plot", "How often each level is used", span=6, layout=used, height=270),
-        view("price", "plot", "What is stored besides the codes", span=6, layout=price, height=270),
+        view("block", "plot", f"A block: its weights (grey), stored (blue){grown}", span=7, layout=block, height=300),
+        view("harm", "plot", "The error of each block" + (", and of that one (orange)" if grown else ""), span=5, layout=harm, height=300),
+        view("used", "plot", "How often each level is used: the layer (blue), normal numbers (orange)", span=6, layout=used, height=270),
+        view("price", "plot", "Besides the codes: by formula (grey), weighed (blue), in a layer of 1024 x 1024 (orange)", span=6, layout=price, height=270),
     ]
 
 
@@ -65,7 +65,7 @@ def draw_block(step: MicroscopeStep, sketch: Sketch) -> None:
     places = [place for place in range(len(step.block)) if place != step.outlier_at]
     traces = [columns(places, [float(step.block[place]) for place in places], "weights", "level")]
     if step.block_before is not None and step.block_after is not None:
-        for values, label, colour in ((step.block_before, "stored", "a"), (step.block_after, "stored beside the outlier", "b")):
+        for values, label, colour in ((step.block_before, "stored", "a"), (step.block_after, "beside the outlier", "b")):
             traces.append(dots(places, [float(values[place]) for place in places], label, colour))
     sketch.show("block", traces)
 
@@ -85,12 +85,12 @@ def draw_harm(step: MicroscopeStep, sketch: Sketch) -> None:
 def draw_used(step: MicroscopeStep, sketch: Sketch) -> None:
     count = len(step.levels or step.occupancy)
     numbers = list(range(1, count + 1))
-    traces = [curve([1, count], [100 / count, 100 / count], "all equally", "level", dash=True)]
+    traces = [curve([1, count], [100 / count, 100 / count], "even", "level", dash=True)]
     if step.occupancy:
         here, noise = ([100 * share for share in shares] for shares in (step.occupancy, step.noise_occupancy))
         few = count <= 16
-        traces.append(columns(numbers, here, "this layer", "a") if few else curve(numbers, here, "this layer", "a"))
-        traces.append(columns(numbers, noise, "normal numbers", "b") if few else curve(numbers, noise, "normal numbers", "b"))
+        traces.append(columns(numbers, here, "layer", "a") if few else curve(numbers, here, "layer", "a"))
+        traces.append(columns(numbers, noise, "noise", "b") if few else curve(numbers, noise, "noise", "b"))
     sketch.show("used", traces)
 
 
@@ -100,6 +100,6 @@ def draw_price(step: MicroscopeStep, sketch: Sketch) -> None:
     if step.weighed:
         kept = step.weighed[1:]
         names = [name for name, *_ in kept]
-        traces += bars(names, [here for _, _, here, _ in kept], label="weighed", colour="a")
-        traces += bars(names, [noise for *_, noise in kept], label="1024 x 1024", colour="b")
+        traces += bars(names, [here for _, _, here, _ in kept], label="layer", colour="a")
+        traces += bars(names, [noise for *_, noise in kept], label="noise, 1024 x 1024", colour="b")
     sketch.show("price", traces)

@@ -417,8 +417,8 @@ def test_a_budget_of_nothing_is_refused(config_type, refusal):
 
 
 def test_large_budgets_of_nothing_are_refused(refusal):
-    assert refusal(ScalingConfig, flops=0) == "flops must be at least 1000000000000000000 FLOPs, got 0"
-    assert refusal(ScalingConfig, text=10) == "text must be 0 for no limit or at least 1000000 tokens, got 10"
+    assert refusal(ScalingConfig, zettaflops=0) == "zettaflops must be at least 0.001 ZFLOPs, got 0"
+    assert refusal(ScalingConfig, text=0.0001) == "text must be 0 for no limit or at least 0.001 billion tokens, got 0.0001"
 
 
 def test_more_epochs_than_text_are_refused(refusal):

@@ -57,8 +57,8 @@ def visit(chromium, url):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: strangers.append(request.url) if not request.url.startswith((url, "data:", "blob:")) else None)
         page.goto(url + query)
-        page.wait_for_selector(".viz-scene:not([hidden]) :is(canvas, pre, .viz-plot, .viz-card)")
-        page.wait_for_selector(".viz-form [role=radio]")
+        for drawn in (".viz-scene:not([hidden]) :is(canvas, pre, .viz-plot, .viz-card)", ".viz-form [role=radio]"):
+            page.locator(drawn).locator("visible=true").first.wait_for()  # the first tab is made, too, and hidden
         return page
 
     yield open_page

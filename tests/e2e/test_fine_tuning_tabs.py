@@ -8,12 +8,23 @@ from playwright.sync_api import expect
 pytestmark = pytest.mark.browser
 
 
-def press(page, name):
-    page.get_by_role("button", name=name, exact=True).click()
+def press(tab, name):
+    tab.get_by_role("button", name=name, exact=True).click()
 
 
-def status(page):
-    return page.locator(".viz-status")
+def status(tab):
+    return tab.locator(".viz-status")
+
+
+@pytest.fixture
+def open_tab(visit):
+    """open_tab("lora", "text", "&steps=3") -> the page, and the part of it that is this tab."""
+
+    def opened(topic, experiment, more=""):
+        page = visit(f"?tab={topic}&run={experiment}{more}")
+        return page, page.locator(f"#{topic}")
+
+    return opened
 
 
 def field(page, topic, experiment, name):
@@ -24,54 +35,54 @@ def field(page, topic, experiment, name):
     return found
 
 
-def figure(page, name):
+def figure(tab, name):
     """The measured number of a row of the strip, as it is shown."""
-    return page.locator(".viz-scene:not([hidden]) .viz-strip tr", has=page.locator("th", has_text=re.compile("^" + re.escape(name)))).locator("td").nth(1)
+    return tab.locator(".viz-scene:not([hidden]) .viz-strip tr", has=tab.page.locator("th", has_text=re.compile("^" + re.escape(name)))).locator("td").nth(1)
 
 
-def ended(page):
-    expect(page.locator(".viz-transport")).to_have_attribute("data-state", "idle", timeout=90_000)
-    assert "viz-bad" not in status(page).get_attribute("class"), status(page).text_content()
+def ended(tab):
+    expect(tab.locator(".viz-transport")).to_have_attribute("data-state", "idle", timeout=90_000)
+    assert "viz-bad" not in status(tab).get_attribute("class"), status(tab).text_content()
 
 
 # --- LoRA -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_seeds_twelve_percent_is_a_hundred_times_too_much(visit):
-    page = visit("?tab=lora&run=count")
-    press(page, "Run")
-    expect(page.locator(".viz-strip")).to_contain_text("8,388,608", timeout=60_000)
-    expect(page.locator(".viz-strip")).to_contain_text("0.1243")
-    expect(page.locator(".viz-strip")).to_contain_text("12")
-    ended(page)
+def test_the_seeds_twelve_percent_is_a_hundred_times_too_much(open_tab):
+    _, tab = open_tab("lora", "count")
+    press(tab, "Run")
+    expect(tab.locator(".viz-strip")).to_contain_text("8,388,608", timeout=60_000)
+    expect(tab.locator(".viz-strip")).to_contain_text("0.1243")
+    expect(tab.locator(".viz-strip")).to_contain_text("12")
+    ended(tab)
 
 
-def test_an_adapter_travels(visit, tmp_path):
+def test_an_adapter_travels(open_tab, tmp_path):
     """Trained, downloaded, uploaded on a fresh page: the dial turns without training, and a wrong file gets its sentence."""
-    page = visit("?tab=lora&run=text&steps=3&length=4&rank=2")
-    press(page, "Run")
-    expect(status(page)).to_contain_text("done", timeout=90_000)
-    expect(figure(page, "change by an untrained adapter")).to_have_text("0")
-    expect(figure(page, "the base again at alpha x 0")).to_have_text("0")
-    page.get_by_text("Take it with you").click()
+    page, tab = open_tab("lora", "text", "&steps=3&length=4&rank=2")
+    press(tab, "Run")
+    expect(status(tab)).to_contain_text("done", timeout=90_000)
+    expect(figure(tab, "change by an untrained adapter")).to_have_text("0")
+    expect(figure(tab, "the base again at alpha x 0")).to_have_text("0")
+    tab.get_by_text("Take it with you").click()
     with page.expect_download() as download:
-        page.locator("a[download='adapter_model.safetensors']").last.click()
+        tab.locator("a[download='adapter_model.safetensors']").last.click()
     adapter = tmp_path / "adapter_model.safetensors"
     download.value.save_as(adapter)
-    page = visit("?tab=lora&run=text&steps=3&length=4")
-    field(page, "lora", "text", "seed")  # unfolds More, where the upload stands
+    page, tab = open_tab("lora", "text", "&steps=3&length=4")
+    field(page, "lora", "text", "adapter").select_option("file")
     upload = page.locator("#lora-text-adapter_file input[type=file]")
     upload.set_input_files(adapter)
     page.locator("#lora-text-adapter_file").get_by_text("adapter_model").first.wait_for()
-    press(page, "Run")
-    expect(status(page)).to_contain_text("done", timeout=90_000)
-    expect(page.locator(".viz-log")).to_contain_text("nothing is trained")
-    page = visit("?tab=lora&run=text")
-    field(page, "lora", "text", "seed")
+    press(tab, "Run")
+    expect(status(tab)).to_contain_text("done", timeout=90_000)
+    expect(tab.locator(".viz-log")).to_contain_text("nothing is trained")
+    page, tab = open_tab("lora", "text")
+    field(page, "lora", "text", "adapter").select_option("file")
     page.locator("#lora-text-adapter_file input[type=file]").set_input_files({"name": "x.safetensors", "mimeType": "application/octet-stream", "buffer": b"no"})
     page.locator("#lora-text-adapter_file").get_by_text("x", exact=False).first.wait_for()
-    press(page, "Run")
-    expect(status(page)).to_contain_text("not a whole safetensors file")
+    press(tab, "Run")
+    expect(status(tab)).to_contain_text("not a whole safetensors file")
 
 
 BAD = [
@@ -86,15 +97,15 @@ BAD = [
 
 
 @pytest.mark.parametrize(("topic", "experiment", "values", "expected"), BAD, ids=lambda part: str(part)[:40])
-def test_bad_input_gets_one_sentence_and_keeps_everything(visit, topic, experiment, values, expected):
-    page = visit(f"?tab={topic}&run={experiment}")
+def test_bad_input_gets_one_sentence_and_keeps_everything(open_tab, topic, experiment, values, expected):
+    page, tab = open_tab(topic, experiment)
     for name, value in values.items():
         control = field(page, topic, experiment, name)
         control.select_option(value) if control.evaluate("e => e.tagName") == "SELECT" else control.fill(str(value))
-    press(page, "Run")
-    expect(status(page)).to_contain_text(expected, timeout=30_000)
-    expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
-    assert not re.search(r"Traceback|/home|site-packages|\.py", status(page).inner_text())
+    press(tab, "Run")
+    expect(status(tab)).to_contain_text(expected, timeout=30_000)
+    expect(tab.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    assert not re.search(r"Traceback|/home|site-packages|\.py", status(tab).inner_text())
     for name, value in values.items():
         assert page.locator(f"#{topic}-{experiment}-{name}-in").input_value() == str(value)
 
@@ -102,29 +113,29 @@ def test_bad_input_gets_one_sentence_and_keeps_everything(visit, topic, experime
 # --- RLHF -------------------------------------------------------------------------------------------------------------
 
 
-def test_clicks_teach_the_model_and_go_from_one_experiment_to_the_next(visit):
-    page = visit("?tab=rlhf&run=preferences&steps=10")
+def test_clicks_teach_the_model_and_go_from_one_experiment_to_the_next(open_tab):
+    page, tab = open_tab("rlhf", "preferences", "&steps=10")
     clicks = page.locator("#rlhf-preferences-clicks-in")
     for number, letter in enumerate("abba", 1):
-        page.locator(f'.viz-card[data-name="{letter}"]').click()
+        tab.locator(f'.viz-card[data-name="{letter}"]').click()
         expect(clicks).to_have_value("abba"[:number])
     expect(page.locator("#rlhf-preferences-rule-in")).to_have_value("you")
-    expect(page.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
-    expect(page.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)  # the first loss, ln 2
-    ended(page)
-    page.locator(".viz-card").first.focus()
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
+    expect(tab.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)  # the first loss, ln 2
+    ended(tab)
+    tab.locator(".viz-card").first.focus()
     page.keyboard.press("ArrowRight")
     expect(clicks).to_have_value("abbab")
-    press(page, "Take back the last choice")
+    press(tab, "Take back the last choice")
     expect(clicks).to_have_value("abba")
-    page.get_by_role("radio", name="ppo").click()
+    tab.get_by_role("radio", name="ppo").click()
     expect(page.locator("#rlhf-ppo-clicks-in")).to_have_value("abba")
     expect(page.locator("#rlhf-ppo-rule-in")).to_have_value("you")
 
 
-def test_a_link_carries_a_taste(visit):
-    page = visit("?tab=rlhf&run=preferences&rule=you&clicks=abab&steps=5")
-    expect(page.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
-    press(page, "Run")
-    expect(page.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)
-    ended(page)
+def test_a_link_carries_a_taste(open_tab):
+    _, tab = open_tab("rlhf", "preferences", "&rule=you&clicks=abab&steps=5")
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
+    press(tab, "Run")
+    expect(tab.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)
+    ended(tab)
