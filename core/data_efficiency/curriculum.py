@@ -25,7 +25,7 @@ Source: Li, Zhang & He 2022, arXiv:2108.06084; Yao et al. 2022, arXiv:2211.11586
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, spoken
+from core.data_efficiency.fleet import Fleet, FleetConfig, blown_up, expected_seconds, spoken
 from core.foundations.corpus import Corpus, batch_of, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 from core.foundations.transformer import Shape, Transformer
@@ -182,7 +182,8 @@ def curriculum(config: CurriculumConfig) -> Iterator[CurriculumStep]:
         yield course.step()
         if course.tokens * LOOKS >= (course.looks + 1) * config.tokens or course.tokens >= config.tokens:
             course.looks = course.tokens * LOOKS // config.tokens
-            yield from look(course, courses)
+            if (yield from look(course, courses)):
+                return
     yield from judged(courses)
 
 
@@ -199,15 +200,19 @@ def opening(courses: list[Course]) -> CurriculumStep:
     return courses[0].step(blind=blind, moments=moments, seen=pictures, figures=(first,), doing=told)
 
 
-def look(course: Course, courses: list[Course]) -> Iterator[CurriculumStep]:
-    """Judge a fleet on unseen text; with all tokens and the full length, as it would be used."""
+def look(course: Course, courses: list[Course]) -> Generator[CurriculumStep, None, bool]:
+    """Judge a fleet on unseen text; with all tokens and the full length, as it would be used. True: the run must end here."""
+    blown = ""
     for losses in course.fleet.validate_in_parts(course.corpus.validation_ids, LOOK):
         if losses is None:
             yield course.step()
+        elif blown := blown_up(losses):
+            yield course.step(validation=float(losses.mean()), diverged=True, doing=blown)
         else:
             course.curve.append((course.tokens, course.seconds, float(losses.mean())))
             told = f"{NAMES[course.kind]}: loss {float(losses.mean()):.3f} after {course.tokens} characters and {course.seconds:.2f} s"
             yield course.step(validation=float(losses.mean()), curves=tuple(tuple(one.curve) for one in courses), doing=told)
+    return bool(blown)
 
 
 def judged(courses: list[Course]) -> Iterator[CurriculumStep]:

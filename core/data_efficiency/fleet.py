@@ -225,6 +225,11 @@ def expected_seconds(shape: Shape, parameters: int, models: int, steps: int, tok
     return models * (tokens + judged / 3) * per_token + 0.003 * shape.n_layer * steps
 
 
+def blown_up(losses: Float[np.ndarray, "..."]) -> str:
+    """What to say of a run whose losses are no longer numbers; nothing while they are."""
+    return "" if np.isfinite(losses).all() else "a loss is no number any more, so the run stops; a smaller learning rate or weight decay will hold"
+
+
 def spoken(seconds: float) -> str:
     """'about 9 s', '2 minutes': told before a run starts."""
     return f"about {max(1, round(seconds))} s" if seconds < 90 else f"about {seconds / 60:.0f} minutes"

@@ -27,7 +27,7 @@ Fit"; Lovelace et al. 2026, arXiv:2605.01640.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, reading_order, spoken, text_once
+from core.data_efficiency.fleet import Fleet, FleetConfig, blown_up, expected_seconds, reading_order, spoken, text_once
 from core.foundations.corpus import Corpus, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 
@@ -199,8 +199,8 @@ def repeat(config: RepeatConfig) -> Iterator[RepeatStep]:
         for losses in readers.one_step():
             told = f"step {step} of {readers.steps}: loss {losses.mean():.3f} on what is being read" if losses is not None and step % 16 == 0 else ""
             yield RepeatStep(readers.tokens, doing=told)
-        if step in moments:
-            yield from watched(readers, looks, last=step == readers.steps)
+        if step in moments and (yield from watched(readers, looks, last=step == readers.steps)):
+            return
 
 
 def look_at(steps: int) -> set[int]:
@@ -208,18 +208,23 @@ def look_at(steps: int) -> set[int]:
     return {round(steps ** (number / LOOKS)) for number in range(LOOKS // 4, LOOKS + 1)} | {steps}
 
 
-def watched(readers: Readers, looks: list[Look], last: bool) -> Iterator[RepeatStep]:
-    """Judge all models on unseen text and say what the law says."""
+def watched(readers: Readers, looks: list[Look], last: bool) -> Generator[RepeatStep, None, bool]:
+    """Judge all models on unseen text and say what the law says. True: the run must end here."""
+    blown = ""
     for seen in readers.look():
         if seen is None:
             yield RepeatStep(readers.tokens)  # a place to take turns
             continue
-        losses = tuple(float(one) for one in seen.mean(1))
+        losses, blown = tuple(float(one) for one in seen.mean(1)), blown_up(seen)
+        if blown:
+            yield readers.step(validation=losses, diverged=True, doing=blown)
+            break
         fresh = [*((look.tokens, look.losses[0]) for look in looks), (readers.tokens, losses[0])]
         ruler = ruler_from(fresh)
         looks.append(Look(readers.tokens, losses, readers.law(ruler) if ruler else ()))
         told = f"{readers.tokens} characters: fresh {losses[0]:.3f}, {readers.config.epochs} epochs {losses[-1]:.3f}"
         yield judged(readers, seen, ruler, looks) if last else readers.step(validation=losses, law=looks[-1].law, looks=tuple(looks), doing=told)
+    return bool(blown)
 
 
 def first_look(readers: Readers) -> RepeatStep:

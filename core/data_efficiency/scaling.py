@@ -23,7 +23,7 @@ Source: Kaplan et al. 2020, arXiv:2001.08361, equations 1.1, 1.2 and 1.5; Hoffma
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Float
 
 from core.data_efficiency.chinchilla import Advice, IsoFlop, advice, isoflops
-from core.data_efficiency.fleet import Fleet, FleetConfig, expected_seconds, reading_order, spoken, text_once
+from core.data_efficiency.fleet import Fleet, FleetConfig, blown_up, expected_seconds, reading_order, spoken, text_once
 from core.foundations.corpus import Corpus, windows_of
 from core.foundations.experiment import Compared, Step, experiment, setting
 
@@ -162,8 +162,12 @@ class Series:
             min(len(self.runs) + 1, 7), self.seen, parameters, runs=tuple(self.runs), lines=self.lines, path=tuple(self.path), plan=self.plan, **more
         )
 
-    def one_run(self, width: int, tokens: int) -> Iterator[ScalingStep]:
-        """Train the fleet of one kind from nothing to its end."""
+    def pause(self, fleet: Fleet) -> ScalingStep:
+        """A place to take turns."""
+        return ScalingStep(min(len(self.runs) + 1, 7), self.seen, fleet.parameters)
+
+    def one_run(self, width: int, tokens: int) -> Generator[ScalingStep, None, bool]:
+        """Train the fleet of one kind from nothing to its end. True: it blew up, and the series ends with it."""
         config, fleet = self.config, self.fleet(width)
         steps = tokens // (config.batch * config.context)
         order = torch.stack([reading_order(self.windows, self.windows, steps * config.batch, seed) for seed in config.every_seed])
@@ -173,22 +177,29 @@ class Series:
             progress = step / steps
             scale = min(1.0, (step + 1) / (WARM_SHARE * steps)) * 0.5 * (1 + math.cos(math.pi * progress))
             for _ in fleet.step_in_parts(self.inputs[now], self.targets[now], scale):
-                yield ScalingStep(min(len(self.runs) + 1, 7), self.seen, fleet.parameters)
+                yield self.pause(fleet)
             self.seen = fleet.steps * config.batch * config.context
-            if (step + 1) * LOOKS // steps > step * LOOKS // steps:
-                yield from self.look(fleet, last=step + 1 == steps)
+            if (step + 1) * LOOKS // steps > step * LOOKS // steps and (yield from self.look(fleet, last=step + 1 == steps)):
+                return True
+        return False
 
-    def look(self, fleet: Fleet, last: bool) -> Iterator[ScalingStep]:
+    def look(self, fleet: Fleet, last: bool) -> Generator[ScalingStep, None, bool]:
+        """Judge the fleet on unseen text. True: it blew up."""
+        blown = ""
         for losses in fleet.validate_in_parts(self.corpus.validation_ids, LOOK):
             if losses is None:
-                yield ScalingStep(min(len(self.runs) + 1, 7), self.seen, fleet.parameters)
+                yield self.pause(fleet)
                 continue
+            if blown := blown_up(losses):
+                yield self.step(fleet.parameters, diverged=True, doing=blown)
+                break
             number, loss = len(self.runs) + 1, float(losses.mean())
             self.path.append((self.seen, loss))
             if last:
                 self.runs.append(Run(fleet.parameters, self.seen, loss, float(losses.std(ddof=1))))
             told = f"run {number} of 7, {fleet.parameters} weights, {self.seen} characters: loss {loss:.3f}"
             yield replace(self.step(fleet.parameters, validation=loss, doing=told), run=number)
+        return bool(blown)
 
 
 @dataclass
@@ -228,7 +239,8 @@ def scaling(config: ScalingConfig) -> Iterator[ScalingStep]:
     series = Series(config, config.read())
     yield opening(series)
     for width, tokens in series.widths[:-1]:
-        yield from series.one_run(width, tokens)
+        if (yield from series.one_run(width, tokens)):
+            return
     six, seventh = series.runs, series.plan[-1][0]
     found: Forecast | None = None
     for found in forecast(six, config.seeds, config.seed):
@@ -240,15 +252,16 @@ def scaling(config: ScalingConfig) -> Iterator[ScalingStep]:
     low, high = found.band(seventh, config.tokens)
     said = float(kaplan(found.law, seventh, config.tokens))
     yield series.step(seventh, doing=f"foretold for {seventh} weights and {config.tokens} characters: {said:.3f}, nine tenths between {low:.3f} and {high:.3f}")
-    yield from series.one_run(*series.widths[-1])
+    if (yield from series.one_run(*series.widths[-1])):
+        return
     last = series.runs[-1]
     band, large = f"90 % of refits: {low:.3f} to {high:.3f}", "Kaplan et al. 2020: large models, sub-word tokens"
     by_other, of_other = float(chinchilla(found.other, seventh, last.tokens)), "E + A/N^alpha + B/D^alpha fitted to the same six runs"
     figures = (
         Compared("loss of the seventh run", "nats per character", said, last.loss, f"Kaplan's law fitted to the six runs; {band}"),
         Compared("the same, by Chinchilla's form", "nats per character", by_other, last.loss, of_other),
-        Compared("exponent of the tokens, alpha_D", "per e-fold", KAPLAN_D, float(np.exp(found.law[3])), large),
-        Compared("exponent of the weights, alpha_N", "per e-fold", KAPLAN_N, float(np.exp(found.law[2])), large),
+        Compared("exponent of the tokens, alpha_D", "power", KAPLAN_D, float(np.exp(found.law[3])), large),
+        Compared("exponent of the weights, alpha_N", "power", KAPLAN_N, float(np.exp(found.law[2])), large),
     )
     yield series.step(seventh, validation=last.loss, figures=figures, doing=f"done: foretold {said:.3f}, measured {last.loss:.3f} ± {last.spread:.3f}")
 

@@ -398,6 +398,15 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name):
     assert [step.validation for step in run(other) if step.validation is not None] != first
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_that_blows_up_ends_and_says_so(name, monkeypatch):
+    """Losses that are no numbers reach neither a fit nor a picture."""
+    run, config = RUNS[name]
+    monkeypatch.setattr("core.data_efficiency.fleet.Fleet.on_same", lambda self, inputs, targets: np.full((self.size, len(inputs)), math.nan))
+    *_, last = run(config)
+    assert last.diverged and "smaller learning rate" in last.doing
+
+
 def test_the_seventh_run_is_foretold_before_it_runs():
     run, config = RUNS["scaling"]
     steps = list(run(config))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import threading
 import time
 import urllib.request
 
@@ -24,6 +25,9 @@ def url():
         port = free.getsockname()[1]
     blocks = app.assemble(app.SYLLABUS)
     app.launch(blocks, prevent_thread_lock=True, server_port=port, quiet=True)
+    for thread in threading.enumerate():
+        if thread.name == "warm":  # the tests are about the tabs, not about the first seconds after the start
+            thread.join(180)
     yield f"http://127.0.0.1:{port}/"
     blocks.close()
 
