@@ -33,7 +33,6 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
-    Chapter("Engineering magics", ("data_efficiency",)),
 ]
 
 MAX_UPLOAD = "32mb"
