@@ -51,9 +51,9 @@ def ended(tab):
 def test_the_seeds_twelve_percent_is_a_hundred_times_too_much(open_tab):
     _, tab = open_tab("lora", "count")
     press(tab, "Run")
-    expect(tab.locator(".viz-strip")).to_contain_text("8,388,608", timeout=60_000)
-    expect(tab.locator(".viz-strip")).to_contain_text("0.1243")
-    expect(tab.locator(".viz-strip")).to_contain_text("12")
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("8,388,608", timeout=60_000)
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("0.1243")
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("12")
     ended(tab)
 
 
@@ -76,7 +76,7 @@ def test_an_adapter_travels(open_tab, tmp_path):
     page.locator("#lora-text-adapter_file").get_by_text("adapter_model").first.wait_for()
     press(tab, "Run")
     expect(status(tab)).to_contain_text("done", timeout=90_000)
-    expect(tab.locator(".viz-log")).to_contain_text("nothing is trained")
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-log")).to_contain_text("nothing is trained")
     page, tab = open_tab("lora", "text")
     field(page, "lora", "text", "adapter").select_option("file")
     page.locator("#lora-text-adapter_file input[type=file]").set_input_files({"name": "x.safetensors", "mimeType": "application/octet-stream", "buffer": b"no"})
@@ -117,13 +117,13 @@ def test_clicks_teach_the_model_and_go_from_one_experiment_to_the_next(open_tab)
     page, tab = open_tab("rlhf", "preferences", "&steps=10")
     clicks = page.locator("#rlhf-preferences-clicks-in")
     for number, letter in enumerate("abba", 1):
-        tab.locator(f'.viz-card[data-name="{letter}"]').click()
+        tab.locator(f'.viz-scene:not([hidden]) .viz-card[data-name="{letter}"]').click()
         expect(clicks).to_have_value("abba"[:number])
     expect(page.locator("#rlhf-preferences-rule-in")).to_have_value("you")
     expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
-    expect(tab.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)  # the first loss, ln 2
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("0.6931", timeout=60_000)  # the first loss, ln 2
     ended(tab)
-    tab.locator(".viz-card").first.focus()
+    tab.locator(".viz-scene:not([hidden]) .viz-card").first.focus()
     page.keyboard.press("ArrowRight")
     expect(clicks).to_have_value("abbab")
     press(tab, "Take back the last choice")
@@ -137,5 +137,5 @@ def test_a_link_carries_a_taste(open_tab):
     _, tab = open_tab("rlhf", "preferences", "&rule=you&clicks=abab&steps=5")
     expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
     press(tab, "Run")
-    expect(tab.locator(".viz-strip")).to_contain_text("0.6931", timeout=60_000)
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("0.6931", timeout=60_000)
     ended(tab)
