@@ -169,15 +169,17 @@ def test_equal_rewards_leave_nothing_to_learn():
     assert trainer.actor.value.weight.any(), "the value head has learnt what to expect"
 
 
-def test_cards_that_score_better_become_more_probable():
-    trainer = Ppo(PpoConfig(beta=0.0, **SMALL), longest)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_cards_that_score_better_become_more_probable(seed):
+    """With steps so small that a card far from the others cannot decide the mean."""
+    trainer = Ppo(PpoConfig(beta=0.0, learning_rate=3e-4, **(SMALL | {"seed": seed})), longest)
     cards = same_draw(load_policy(), 64, trainer.config, 1)
     rollout = trainer.roll_out(cards)
     for _ in range(5):
         trainer.learn(rollout, torch.arange(64))
     change = ((trainer.roll_out(cards).log_p - rollout.log_p) * rollout.mask).sum(1)
     better = rollout.score > rollout.score.mean()
-    assert change[better].mean() > change[~better].mean() + 0.1
+    assert change[better].mean() > change[~better].mean() + 0.03
 
 
 def test_the_penalty_holds_the_policy():

@@ -64,7 +64,7 @@ def test_an_adapter_travels(open_tab, tmp_path):
     expect(status(tab)).to_contain_text("done", timeout=90_000)
     expect(figure(tab, "change by an untrained adapter")).to_have_text("0")
     expect(figure(tab, "the base again at alpha x 0")).to_have_text("0")
-    tab.get_by_text("Take it with you").click()
+    tab.get_by_role("button", name="Take it with you").click()
     with page.expect_download() as download:
         tab.locator("a[download='adapter_model.safetensors']").last.click()
     adapter = tmp_path / "adapter_model.safetensors"
