@@ -28,7 +28,7 @@ def hacking_panels(config: HackingConfig) -> list[Panel]:
     return [
         lines("mine", f"Your run, beta {config.beta:g}: what it is paid for" + (" and what was meant" if known else ""), steps, REWARD, mine),
         view("frontier", "plot", f"{what.capitalize()} against distance from the reference", span=6, layout=distance, height=300),
-        text("story", "What happened, and how it cheats", span=6),
+        text("story", "What happened, and how it cheats", span=6, height=300),
         *cards,
         text("now", "Your run now", span=4 if known else 8),
         *charts,
