@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -36,6 +35,7 @@ SMALL = {
     "batch": 2,
     "pairs_used": 12,
     "most_n": 16,
+    "tokens": 1024,
 }  # where an experiment has such settings
 
 each = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.key)
@@ -94,18 +94,6 @@ def test_every_step_is_plain(one):
         with pytest.raises(dataclasses.FrozenInstanceError):
             step.doing = "something else"
         assert "\n" not in step.doing
-
-
-@each
-def test_the_first_step_is_there_at_once(one):
-    """With the defaults, once warm, in seconds of the processor: a busy machine does not count. Alone, that is the second we promise."""
-    next(one.run(small(one)))
-    started = time.process_time()
-    run = one.run(one.config_type())
-    next(run)
-    seconds = time.process_time() - started
-    run.close()
-    assert seconds < 1.5
 
 
 @each
