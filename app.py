@@ -33,7 +33,7 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
-    Chapter("Engineering magics", ("data_efficiency",)),
+    Chapter("Engineering magics", ("flash_attention", "data_efficiency")),
 ]
 
 MAX_UPLOAD = "32mb"

@@ -1,0 +1,251 @@
+r"""Tile by tile: one head of the shipped GPT reads your sentence, and no table of scores is ever stored.
+
+A fast memory of $M$ numbers holds a block of queries, of keys, of values and of outputs, so the paper takes blocks of
+$B_c = \lceil M/4d \rceil$ keys and $B_r = \min(B_c, d)$ queries. In the film the present tile has a frame. The colour is
+$e^{s-m}$: a weight relative to the largest that its row has seen. When a row meets a larger score its earlier weights
+fade: they are gone from every memory, and one factor $e^{m-m'}$ corrects all that was made of them.
+
+Look at the two curves. The distance to the final output wanders, may even grow, and is zero only at the end. The distance
+to the exact answer *for the keys seen so far* is at rounding level all the time: a partial answer is never approximate,
+it is the right answer to a smaller question. After the last tile the two questions are the same.
+
+The odometers count every number that passes between slow and fast memory. The standard way moves $4Nd + 4N^2$ (it writes
+and reads the $N \times N$ scores and weights). Tiles move $2Nd + T_c(3Nd + 4N)$ with $T_c = N/B_c$: more fast memory,
+fewer trips. Tiny tiles can move *more* than the standard way. With queries outside, as in FlashAttention-2, a block's
+output stays in fast memory until it is done: $2Nd + N + 2Nd\,T_r$. A causal mask leaves out tiles that lie wholly in the
+future; the standard way computes and moves them all the same.
+
+The rule counts four blocks. The tile of scores itself comes on top, up to $M/4$: see the figure of the fast memory.
+
+Left out: dropout, the backward pass (which computes the tiles again from $m + \ln \ell$), several heads at once.
+Source: Dao et al. 2022, arXiv:2205.14135, section 3.1, Algorithm 1, Theorem 2; Dao 2023, arXiv:2307.08691, section 3.1.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.flash_attention.sentence import HEADS, LAYERS, MOST_TOKENS, SENTENCE, WIDTH, Head, check_text, head_of
+from core.flash_attention.tiling import (
+    ORDERS,
+    Blocks,
+    Running,
+    SlowMemory,
+    Tile,
+    attend_in_full,
+    attend_in_tiles,
+    blocks_by_rule,
+    fast_numbers,
+    full_traffic,
+    scores_of,
+    tiled_traffic,
+    tiles_of,
+)  # fmt: skip
+from core.foundations.experiment import Compared, Config, Step, experiment, setting
+
+NUMBERS_PER_KIB = 256  # of float32
+MOST_FRAMES = 72  # of the film; with more tiles a frame shows several
+
+
+@dataclass(frozen=True)
+class TilesConfig(Config):
+    """Whose attention, and how much fast memory there is."""
+
+    text: str = setting(SENTENCE, "Your sentence", high=MOST_TOKENS, help="up to 128 characters; a token is a character")
+    sram: int = setting(8, "Fast memory (SRAM) in KiB", low=1, high=16, help="sets the blocks by the paper's rule; numbers take 4 bytes")
+    causal: bool = setting(True, "Causal mask", help="a character sees itself and the past")
+    order: str = setting("keys", "Outer loop", choices=ORDERS)
+    blocks: str = setting("rule", "Tile size", choices={"rule": "by the paper's rule", "own": "my own"}, more=True)
+    tile_rows: int = setting(16, "Queries per tile", unit="query", low=1, high=MOST_TOKENS, more=True, when=("blocks", "own"))
+    tile_keys: int = setting(16, "Keys per tile", unit="key", low=1, high=MOST_TOKENS, more=True, when=("blocks", "own"))
+    layer: int = setting(2, "Layer of the GPT", low=1, high=LAYERS, more=True)
+    head: int = setting(1, "Attention head", low=1, high=HEADS, more=True)
+
+    def check(self) -> None:
+        check_text(self.text)
+        for name in ("tile_rows", "tile_keys"):
+            if self.blocks == "own" and getattr(self, name) > len(self.text):
+                raise ValueError(f"{name} must be at most the text's {len(self.text)} characters, got {getattr(self, name)}")
+
+    @property
+    def fast(self) -> int:
+        """M, in numbers."""
+        return self.sram * NUMBERS_PER_KIB
+
+    @property
+    def tile(self) -> Blocks:
+        """A tile cannot be larger than the text, whatever the rule says."""
+        if self.blocks == "own":
+            return Blocks(self.tile_rows, self.tile_keys)
+        rule = blocks_by_rule(self.fast, WIDTH)
+        return Blocks(min(rule.rows, len(self.text)), min(rule.keys, len(self.text)))
+
+
+@dataclass(frozen=True)
+class TilesStep(Step):
+    """The state after some tiles. Arrays have a row per query; rows that have seen nothing yet are 0 or NaN."""
+
+    causal: bool
+    tile: tuple[int, int]  # queries, keys
+    done: int  # tiles so far
+    tiles: int
+    rows: tuple[int, int]  # of the last tile: first query and the one after the last
+    keys: tuple[int, int]
+    weights: np.ndarray  # (N, N) e^(s-m) of the pairs seen, under the present m
+    out: np.ndarray  # (N, d)
+    exact: np.ndarray  # (N, d) by scaled_dot_product_attention
+    row_max: np.ndarray  # m
+    log_sum: np.ndarray  # ln l
+    last_max: np.ndarray  # m and ln l as they will be
+    last_log_sum: np.ndarray
+    rescaled: int  # rows of the last tile whose max rose
+    factor: float  # the smallest e^(m-m') among them
+    moved: int  # numbers between slow and fast memory so far
+    moved_full: int  # the standard way's, at the same share of its way
+    predicted: tuple[int, int]  # all of it by formula: tiled, standard
+    fast: tuple[int, int]  # numbers in fast memory at most, and M
+    to_last: tuple[float, ...]  # after each frame: root mean square of O less the final output, as a share of that of the output
+    to_seen: tuple[float, ...]  # largest distance of O to the exact answer for the keys seen so far, as a share of the largest output
+
+
+class Film:
+    """Runs the tiles and keeps, for the eye alone, what no memory of the algorithm holds: the whole table."""
+
+    def __init__(self, config: TilesConfig, head: Head) -> None:
+        self.config, self.head, length = config, head, len(head.q)
+        self.scores = scores_of(head.q, head.k, Tile(slice(0, length), slice(0, length)), config.causal)
+        self.exact = F.scaled_dot_product_attention(head.q, head.k, head.v, is_causal=config.causal)
+        self.last_max = self.scores.amax(1)
+        self.last_log_sum = self.scores.logsumexp(1) - self.last_max
+        self.memory, full = (SlowMemory(Q=head.q, K=head.k, V=head.v) for _ in range(2))
+        attend_in_full(full, config.causal)
+        self.full_moved, self.full_out = full.moved, full.tensors["O"]
+        self.seen = torch.zeros(length, length, dtype=torch.bool)
+        self.out, self.row_max, self.row_sum = torch.zeros_like(head.q), torch.full((length, 1), -math.inf), torch.zeros(length, 1)
+        self.predicted = (tiled_traffic(length, WIDTH, config.tile, config.causal, config.order), full_traffic(length, WIDTH))
+        self.tiles = len(tiles_of(length, config.tile, config.causal, config.order))
+        self.done = self.rescaled = self.rises = 0
+        self.factor = 1.0
+        self.largest = float(self.exact.abs().max())
+        self.to_last, self.to_seen = [1.0], [0.0]
+
+    def take(self, tile: Tile, running: Running) -> None:
+        """Note what the queries of this tile know now."""
+        known = torch.isfinite(self.row_max[tile.rows])
+        factors = torch.exp(self.row_max[tile.rows] - running.row_max)[known]
+        self.rescaled, self.factor = int((factors < 1).sum()), float(factors.min()) if len(factors) else 1.0
+        self.rises += self.rescaled
+        self.row_max[tile.rows], self.row_sum[tile.rows] = running.row_max, running.row_sum
+        self.out[tile.rows] = running.out / running.row_sum
+        self.seen[tile.rows, tile.keys] = True
+        self.done += 1
+
+    def measure(self) -> None:
+        """How far O is from the final output, and from the exact answer for the keys seen."""
+        rows = self.seen.any(1)
+        seen = F.scaled_dot_product_attention(self.head.q[rows], self.head.k, self.head.v, attn_mask=(self.seen & torch.isfinite(self.scores))[rows])
+        self.to_last.append(float((self.out - self.exact).square().mean().sqrt() / self.exact.square().mean().sqrt()))
+        self.to_seen.append(distance(self.out[rows], seen) / self.largest)
+
+    def off(self, out: Tensor) -> float:
+        """Error of an output against attention in float64."""
+        q, k, v = (part.double() for part in (self.head.q, self.head.k, self.head.v))
+        return distance(out.double(), F.scaled_dot_product_attention(q, k, v, is_causal=self.config.causal)) / self.largest
+
+    def step(self, tile: Tile | None, figures: tuple[Compared, ...] = (), doing: str = "") -> TilesStep:
+        weights = torch.where(self.seen, torch.exp(self.scores - self.row_max), 0.0)
+        rows, keys = ((0, 0), (0, 0)) if tile is None else ((tile.rows.start, tile.rows.stop), (tile.keys.start, tile.keys.stop))
+        return TilesStep(
+            self.config.causal, (self.config.tile.rows, self.config.tile.keys),
+            self.done, self.tiles, rows, keys, weights.numpy(), self.out.numpy().copy(), self.exact.numpy(),
+            self.row_max[:, 0].numpy().copy(), self.row_sum[:, 0].log().numpy(), self.last_max.numpy(), self.last_log_sum.numpy(),
+            self.rescaled, self.factor, self.memory.moved, round(self.full_moved * self.done / self.tiles), self.predicted,
+            (fast_numbers(self.config.tile, len(self.out), WIDTH), self.config.fast), tuple(self.to_last), tuple(self.to_seen), figures=figures, doing=doing,
+        )  # fmt: skip
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@experiment("Can attention be exact without ever holding the table of scores?")
+def tiles(config: TilesConfig) -> Iterator[TilesStep]:
+    """The start, then a frame per tile (or per few, if there are many), then the figures."""
+    film = Film(config, head_of(config.text, config.layer, config.head))
+    length, tile = len(config.text), config.tile
+    yield film.step(None, doing=f"{length} characters, {film.tiles} tiles of {tile.rows} queries x {tile.keys} keys")
+    each, last = math.ceil(film.tiles / MOST_FRAMES), Tile(slice(0, 0), slice(0, 0))
+    for last, running in attend_in_tiles(film.memory, tile, config.causal, config.order):
+        film.take(last, running)
+        if film.done % each == 0 or film.done == film.tiles:
+            film.measure()
+            yield film.step(last, doing=told(film, last))
+    error = distance(film.out, film.exact) / film.largest
+    yield film.step(
+        last, figures_of(config, film), f"{film.tiles} tiles: largest error {error:.1e}; {film.memory.moved:,} numbers moved, not {film.full_moved:,}"
+    )
+
+
+def told(film: Film, tile: Tile) -> str:
+    who = f"tile {film.done} of {film.tiles}: queries {tile.rows.start + 1} to {tile.rows.stop} meet keys {tile.keys.start + 1} to {tile.keys.stop}"
+    return who + (f"; {film.rescaled} rows rescaled, the smallest factor {film.factor:.2g}" if film.rescaled else "")
+
+
+def figures_of(config: TilesConfig, film: Film) -> tuple[Compared, ...]:
+    """Exactness, traffic and fast memory; the last one is the size of the paper's own example."""
+    tile, logsumexp = config.tile, film.last_max + film.last_log_sum
+    log_sums = (film.row_max + film.row_sum.log())[:, 0]
+    formula = "2Nd + T_c (3Nd + 4N)" if config.order == "keys" else "2Nd + N + 2Nd T_r"
+    left_out = ", less the tiles in the future" if config.causal else ""
+    paper = blocks_by_rule(51_200, 64)
+    return (
+        Compared(
+            "largest error of the output",
+            "of the largest output",
+            0.0,
+            distance(film.out, film.exact) / film.largest,
+            "tiled O against torch's scaled_dot_product_attention; float32 rounds at 6e-8 of a number",
+        ),
+        Compared(
+            "error of the output against float64",
+            "of the largest output",
+            film.off(film.exact),
+            film.off(film.out),
+            "predicted: the error of torch's own kernel in float32",
+        ),
+        Compared(
+            "largest error of any partial output",
+            "of the largest output",
+            0.0,
+            max(film.to_seen),
+            "after every frame, against the exact answer for the keys seen so far",
+        ),
+        Compared("largest error of m", "nats", 0.0, distance(film.row_max[:, 0], film.last_max), "against the largest score of each row"),
+        Compared("largest error of m + ln l", "nats", 0.0, distance(log_sums, logsumexp), "against torch.logsumexp of each row of scores"),
+        Compared("times a row was rescaled", "rows", None, float(film.rises), "its tile held a larger score than all before"),
+        Compared("moved in tiles", "numbers", float(film.predicted[0]), float(film.memory.moved), formula + left_out),
+        Compared("moved in the standard way", "numbers", float(film.predicted[1]), float(film.full_moved), "4Nd + 4N^2"),
+        Compared(
+            "standard over tiled", "times", film.predicted[1] / film.predicted[0], film.full_moved / film.memory.moved, "the two formulas, the two counts"
+        ),
+        Compared(
+            "fast memory in use",
+            "numbers",
+            float(config.fast),
+            float(fast_numbers(tile, len(config.text), WIDTH)),
+            "predicted: M, which the rule fills with blocks of Q, K, V and O; the tile of scores, m and l come on top",
+        ),
+        Compared(
+            "standard over tiled at N = 1,024, d = 64, 100 KiB in 16 bits",
+            "times",
+            None,
+            full_traffic(1024, 64) / tiled_traffic(1024, 64, paper, False),
+            "the same formulas at the size of a GPU, forward only, no mask",
+            "computed",
+        ),
+    )
