@@ -33,7 +33,7 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
-    Chapter("Engineering magics", ("flash_attention", "data_efficiency")),
+    Chapter("Engineering magics", ("deterministic_resume", "flash_attention", "kv_cache", "gradient_checkpointing", "data_efficiency")),
 ]
 
 MAX_UPLOAD = "32mb"

@@ -1,0 +1,272 @@
+r"""A text is written twice, token by token: once everything is computed anew for each token, once keys and values are kept.
+
+Both draw from the same seed, so they must write the same text; the largest difference of their scores (logits) is
+rounding. What differs is the work. Without the cache the $n$-th token costs a pass over $n$ tokens; with it, one token
+looks at $n$ kept rows. A whole text of $n$ tokens costs
+
+$$1 + 2 + \dots + n = \tfrac{1}{2} n (n + 1) \text{ rows without, } n \text{ rows with the cache.}$$
+
+What is saved in time is paid in memory: $2 L G D b$ bytes per token (2 for key and value, $L$ layers, $G$ heads, $D$
+numbers each, $b$ bytes per number). Here $2 \cdot 4 \cdot 6 \cdot 32 \cdot 4 = 6144$. The memory is asked for in blocks of
+tokens, so at most one block is not yet used.
+
+The faint lines are floors: the operations over the machine's measured rate, or the bytes over its measured rate,
+whichever takes longer. Reading the prompt (*prefill*) does many operations per byte, so arithmetic is its limit. Writing
+one token (*decode*) reads all weights for a single token: memory is its limit, and on a small model the time that Python
+needs between the operations. Several texts at once share each reading of the weights, so the dots climb; but each text
+brings its own cache, which nobody shares.
+
+The measured times are the best of some repetitions, and of four neighbouring tokens. The weights are only 9 MB: where they
+stay in the processor's own cache, a token may even beat the floor of the memory. The base has learnt windows of 128 tokens; beyond that its text gets
+worse (`shrink` shows it), its times do not.
+
+Left out: blocks shared between texts (PagedAttention), speculative decoding, a fused kernel for one query.
+Source: Pope et al. 2022, arXiv:2211.05102; Kwon et al. 2023, arXiv:2309.06180; Carol Chen 2022, "Transformer Inference
+Arithmetic", kipp.ly/transformer-inference-arithmetic.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from core.foundations.base_model import FOLDER, Base, from_folder
+from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.roofline import best_seconds, roofline
+from core.foundations.sampling import Choice, draw, probabilities
+from core.kv_cache.cache import Growing
+from core.kv_cache.costs import model_bytes_per_token, work
+from core.kv_cache.llama import Llama, llama_of, logits
+
+PROMPT = "The harbour master looked at the sea and said that the boat"
+MOST_TOKENS = 1024  # places the base has angles for
+ROOF_TOKENS = 128  # seen by each text whose decoding is put under the roof
+BATCHES = (1, 4, 16, 64)
+REPEATS = {"off": 2, "on": 4, "roof": 3}  # of each pass; the best counts
+
+
+@dataclass(frozen=True)
+class GrowConfig(Config):
+    """What is written, and how the cache asks for memory."""
+
+    prompt: str = setting(PROMPT, "Your prompt", high=400)
+    length: int = setting(220, "Tokens to write", unit="token", low=2, high=900)
+    block: int = setting(16, "Block of the cache", unit="token", low=1, high=256, help="memory is asked for in blocks of so many tokens")
+    temperature: float = setting(0.8, "Temperature", low=0.0, high=3.0, help="0 always takes the likeliest token")
+    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A pass under the roof: operations per byte, and operations per second."""
+
+    name: str
+    intensity: float
+    floor: float  # GFLOP/s if the floor is reached
+    reached: float | None  # measured
+
+
+@dataclass(frozen=True)
+class GrowStep(Step):
+    """One token, written by both; on the first Step the floors, at the end the passes under the roof."""
+
+    tokens: int = 0  # of the text, prompt included
+    text: str = ""
+    same: bool = True  # so far both wrote the same
+    difference: float = 0.0  # the largest between two logits so far
+    off_ms: float | None = None  # for this token, without the cache, best of four
+    on_ms: float | None = None
+    off_seconds: float = 0.0  # for all tokens so far
+    on_seconds: float = 0.0
+    cache_bytes: int = 0  # of the storages that are there
+    block: int = 0
+    most: int = 0  # tokens at the end of the run
+    floors: tuple[tuple[float, ...], ...] = ()  # tokens; ms without and with the cache; the same summed, in s; bytes by formula
+    roof: tuple[tuple[str, float, float, float | None], ...] = ()  # the fields of `Dot`
+    rates: tuple[float, float] = (0.0, 0.0)  # FLOP/s and bytes/s of this machine
+
+
+@dataclass
+class Writer:
+    """Writes token by token. With a cache only what is new goes through the model."""
+
+    model: Llama
+    ids: list[int]
+    choice: Choice
+    dice: torch.Generator
+    cache: Growing | None
+    seconds: list[float] = field(default_factory=list)  # of each token
+
+    def best(self) -> float:
+        """Of the latest four tokens, which are nearly the same work; the prompt's own pass stands alone."""
+        return min(self.seconds[max(1, len(self.seconds) - 4) :] or self.seconds)
+
+    @torch.inference_mode()
+    def write(self, repeats: int) -> Tensor:
+        """One more token; gives the logits it was drawn from."""
+        seen = 0 if self.cache is None else self.cache.seen
+        new = torch.tensor([self.ids[seen:]], device=self.model.embed.device)
+
+        def forward() -> None:
+            nonlocal scores
+            if self.cache is not None:
+                self.cache.rewind(seen)  # a repetition writes over the same rows
+            scores = logits(self.model, new, self.cache)[0, -1]
+
+        scores = torch.empty(0)
+        self.seconds.append(best_seconds(forward, repeats))
+        self.ids.append(draw(probabilities(scores.float(), self.choice), self.dice))
+        return scores
+
+
+# --- the experiment ---------------------------------------------------------------------------------------------------
+
+
+@experiment("What does keeping keys and values save, and what does it cost?")
+def grow(config: GrowConfig) -> Iterator[GrowStep]:
+    """Both write, side by side; then prefill and decode under the roof."""
+    base = from_folder(FOLDER, "shipped")
+    model, prompt = llama_of(base.model), prompt_ids(base, config)
+    most = len(prompt) + config.length
+    per_token = model_bytes_per_token(model)
+    told = {"most": most, "block": config.block, "rates": (roofline().flops_per_second, roofline().bytes_per_second)}
+    dots = [Dot(name, *under_roof(model, new, seen, batch), None) for name, new, seen, batch in passes()]
+    first = GrowStep(tokens=len(prompt), text=base.text(prompt), floors=floors(model, len(prompt), most), roof=plain(dots), **told)  # type: ignore[arg-type]
+    yield first
+    choice = Choice(config.temperature, top_k=40)
+    off, on = (Writer(model, list(prompt), choice, torch.Generator().manual_seed(config.seed), cache) for cache in (None, Growing(model, config.block)))
+    difference, same = 0.0, 0
+    for number in range(config.length):
+        slow, fast = off.write(REPEATS["off"]), on.write(REPEATS["on"])
+        if same == number:  # up to here the same text, so the logits answer the same question
+            difference = max(difference, float((slow - fast).abs().max()))
+            same += off.ids[-1] == on.ids[-1]
+        yield token_step(base, off, on, difference, same == number + 1, told)
+    assert on.cache is not None
+    figures = writing_figures(model, off, on, len(prompt), same, difference, per_token)
+    del on.cache, off
+    written = {"tokens": most, "text": base.text(on.ids), "same": same == config.length, "difference": difference}
+    yield GrowStep(figures=figures, doing="prefill and decode, under the roof", **written, **told)  # type: ignore[arg-type]
+    yield from roofed(model, dots, told)
+
+
+def prompt_ids(base: Base, config: GrowConfig) -> list[int]:
+    """The prompt as tokens; an empty one is the token 0."""
+    ids = [int(id) for id in base.ids(config.prompt)] or [0]
+    if len(ids) + config.length > MOST_TOKENS:
+        raise ValueError(f"prompt and length together must be at most {MOST_TOKENS} tokens, got {len(ids)} and {config.length}")
+    return ids
+
+
+def token_step(base: Base, off: Writer, on: Writer, difference: float, same: bool, told: dict[str, object]) -> GrowStep:
+    """What both did for this token."""
+    assert on.cache is not None
+    tokens, off_ms, on_ms = len(on.ids), off.best() * 1e3, on.best() * 1e3
+    return GrowStep(
+        tokens=tokens,
+        text=base.text(on.ids),
+        same=same,
+        difference=difference,
+        off_ms=off_ms,
+        on_ms=on_ms,
+        off_seconds=sum(off.seconds),
+        on_seconds=sum(on.seconds),
+        cache_bytes=on.cache.nbytes,
+        doing=f"token {tokens}: {off_ms:.2f} ms without the cache, {on_ms:.2f} ms with it",
+        **told,  # type: ignore[arg-type]
+    )
+
+
+def floors(model: Llama, first: int, most: int) -> tuple[tuple[float, ...], ...]:
+    """From the prompt to the end: the least time of the next token without and with the cache, their sums, and the cache's bytes."""
+    told, sums, shown = list[tuple[float, ...]](), [0.0, 0.0], {*range(first, most, max(1, (most - first) // 24)), most - 1}
+    for off, on in zip(*whole_text(first, most - first), strict=True):
+        tokens, seconds = off[0], [work(model, *cost).floor_seconds for cost in (off, on)]
+        sums = [total + one for total, one in zip(sums, seconds, strict=True)]
+        if tokens in shown:
+            told.append((float(tokens), *(1e3 * one for one in seconds), *sums, float(tokens * model_bytes_per_token(model))))
+    return tuple(told)
+
+
+def writing_figures(model: Llama, off: Writer, on: Writer, prompt: int, same: int, difference: float, per_token: int) -> tuple[Compared, ...]:
+    """Equality, memory, and the times of the last token and of the whole text."""
+    assert on.cache is not None
+    count, kept = len(off.seconds), on.cache.seen
+    last_off, last_on = off.best(), on.best()
+    slow, fast = work(model, kept), work(model, 1, kept - 1)
+    whole_off, whole_on = (sum(work(model, *cost).floor_seconds for cost in costs) for costs in whole_text(prompt, count))
+    roof = "roofline: the operations or the bytes that cannot be avoided, over this machine's rates"
+    return (
+        Compared("tokens that are the same", "tokens", count, same, "the cache changes no result"),
+        Compared("largest logit difference", "logits", 0.0, difference, "only the order of summation differs"),
+        Compared("cache at the end", "kB", kept * per_token / 1e3, on.cache.nbytes / 1e3, "2 L G D b T; measured: storages, whole blocks"),
+        Compared(f"token {kept} without cache, against its floor", "ms", slow.floor_seconds * 1e3, last_off * 1e3, roof),
+        Compared(f"token {kept} with cache, against its floor", "ms", fast.floor_seconds * 1e3, last_on * 1e3, roof),
+        Compared("without cache, times its floor", "times", 1.0, last_off / slow.floor_seconds, "1 would be as fast as this machine can be"),
+        Compared("with cache, times its floor", "times", 1.0, last_on / fast.floor_seconds, "1 would be as fast as this machine can be"),
+        Compared("last token, times faster", "times", slow.floor_seconds / fast.floor_seconds, last_off / last_on, "ratio of the floors"),
+        Compared("whole text, times faster", "times", whole_off / whole_on, sum(off.seconds) / sum(on.seconds), "ratio of the floors, summed"),
+        Compared("time of a cached token, end / start", "times", 1.0, growth(on.seconds), "flat: one row of weights' work, whatever came before"),
+        Compared("time of an uncached token, end / start", "times", kept / prompt, growth(off.seconds), "linear: tokens at the end / at the start"),
+    )
+
+
+def whole_text(prompt: int, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(new, seen) of every pass, without and with the cache."""
+    return [(prompt + number, 0) for number in range(count)], [(prompt, 0)] + [(1, prompt + number) for number in range(count - 1)]
+
+
+def growth(seconds: list[float]) -> float:
+    """The last times over the first ones, each the best of five; the prompt's own pass is left out."""
+    rest = seconds[1:] or seconds
+    return min(rest[-5:]) / min(rest[:5])
+
+
+# --- prefill and decode under the roof --------------------------------------------------------------------------------
+
+
+def passes() -> list[tuple[str, int, int, int]]:
+    """Name, new tokens, tokens seen, texts."""
+    return [(f"decode, {batch} text{'s' * (batch > 1)}", 1, ROOF_TOKENS, batch) for batch in BATCHES] + [(f"prefill, {ROOF_TOKENS} tokens", ROOF_TOKENS, 0, 1)]
+
+
+def under_roof(model: Llama, new: int, seen: int, batch: int) -> tuple[float, float]:
+    """Operations per byte, and the most operations per second at that (in GFLOP/s)."""
+    cost = work(model, new, seen, batch)
+    return cost.intensity, cost.flops / cost.floor_seconds / 1e9
+
+
+def plain(dots: list[Dot]) -> tuple[tuple[str, float, float, float | None], ...]:
+    return tuple((dot.name, dot.intensity, dot.floor, dot.reached) for dot in dots)
+
+
+def roofed(model: Llama, dots: list[Dot], told: dict[str, object]) -> Generator[GrowStep, None, None]:
+    """Measure the passes, one per Step."""
+    text = torch.zeros((1, ROOF_TOKENS), dtype=torch.long, device=model.embed.device)
+    rates: dict[str, tuple[float, float]] = {}  # tokens per second: at the floor, measured
+    for place, (name, new, seen, batch) in enumerate(passes()):
+        cost, seconds = work(model, new, seen, batch), pass_seconds(model, text, new, seen, batch)
+        dots[place] = Dot(name, dots[place].intensity, dots[place].floor, cost.flops / seconds / 1e9)
+        rates[name] = (batch * new / cost.floor_seconds, batch * new / seconds)
+        doing = f"{name}: {batch * new / seconds:,.0f} tokens per second, {seconds / cost.floor_seconds:.1f} times its floor"
+        yield GrowStep(roof=plain(dots), doing=doing, **told)  # type: ignore[arg-type]
+    source = "roofline: tokens over the floor's time"
+    figures = tuple(Compared(f"{name}, tokens per second", "tokens/s", floor, reached, source) for name, (floor, reached) in rates.items())
+    yield GrowStep(roof=plain(dots), figures=figures, doing="done", **told)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def pass_seconds(model: Llama, text: Tensor, new: int, seen: int, batch: int) -> float:
+    """The best time of a pass over `new` tokens of `batch` texts that have seen `seen` tokens."""
+    cache = Growing(model, ROOF_TOKENS + 1)
+    if seen:
+        logits(model, text[:, :seen], cache)
+        cache = cache.times(batch)
+    tokens = text[:, :new].repeat(batch, 1)
+
+    def forward() -> None:
+        cache.rewind(seen)
+        logits(model, tokens, cache)
+
+    return best_seconds(forward, REPEATS["roof"])

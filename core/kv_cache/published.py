@@ -1,0 +1,67 @@
+"""Real models and cards, as their makers publish them: what the formulas of `big` are given.
+
+Layers, heads and widths are those of the models' config.json (GPT-3: Brown et al. 2020, Table 2.1); the numbers of weights
+follow from them. Cards: memory in GB (1e9 bytes) and its rate in GB/s, from their data sheets.
+"""
+
+from dataclasses import dataclass
+
+from core.kv_cache.costs import bytes_per_token
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model, as far as its cache needs to know it."""
+
+    name: str
+    kind: str  # of its attention: MHA, GQA, MQA or MLA
+    weights: float  # in all
+    layers: int
+    kept_heads: int  # of keys and values; MLA keeps one row for all heads
+    head_width: int
+    learnt: int  # tokens: the longest text it was made for
+    latent: int = 0  # MLA: numbers per token and layer, instead of keys and values
+    window: int = 0  # tokens: what is older is forgotten
+    active: float = 0.0  # weights that one token needs, where experts are chosen
+
+    def bytes_per_token(self, number_bytes: float = 2.0) -> float:
+        """2 L G D b, or for a latent cache L (d_c + d_rope) b."""
+        if self.latent:
+            return self.layers * self.latent * number_bytes
+        return bytes_per_token(self.layers, self.kept_heads, self.head_width, number_bytes)
+
+    def cache_bytes(self, tokens: float, batch: int = 1, number_bytes: float = 2.0) -> float:
+        """Of `batch` texts of `tokens` tokens."""
+        return self.bytes_per_token(number_bytes) * batch * (min(tokens, self.window) if self.window else tokens)
+
+
+MODELS = {
+    "gpt2": Published("GPT-2", "MHA", 124_439_808, 12, 12, 64, 1024),
+    "opt-13b": Published("OPT-13B", "MHA", 12_853_473_280, 40, 40, 128, 2048),
+    "gpt3": Published("GPT-3", "MHA", 174_604_259_328, 96, 96, 128, 2048),
+    "llama-2-7b": Published("Llama-2-7B", "MHA", 6_738_415_616, 32, 32, 128, 4096),
+    "llama-2-13b": Published("Llama-2-13B", "MHA", 13_015_864_320, 40, 40, 128, 4096),
+    "llama-2-70b": Published("Llama-2-70B", "GQA", 68_976_648_192, 80, 8, 128, 4096),
+    "llama-3-8b": Published("Llama-3-8B", "GQA", 8_030_261_248, 32, 8, 128, 8192),
+    "llama-3.1-405b": Published("Llama-3.1-405B", "GQA", 405_853_388_800, 126, 8, 128, 131_072),
+    "mistral-7b": Published("Mistral-7B v0.1", "GQA", 7_241_732_096, 32, 8, 128, 32_768, window=4096),
+    "falcon-7b": Published("Falcon-7B", "MQA", 6_921_720_704, 32, 1, 64, 2048),
+    "deepseek-v3": Published("DeepSeek-V3", "MLA", 671_026_404_352, 61, 1, 0, 163_840, latent=512 + 64, active=37e9),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    gigabytes: float
+    gigabytes_per_second: float
+
+
+CARDS = {
+    "t4": Card("T4", 16, 320),
+    "rtx4090": Card("RTX 4090", 24, 1008),
+    "a100": Card("A100", 80, 2039),
+    "h100": Card("H100", 80, 3350),
+    "h200": Card("H200", 141, 4800),
+}
+RULER = (("T4", 16.0), ("RTX 4090", 24.0), ("H100", 80.0), ("H200", 141.0), ("8 H100", 640.0), ("8 H200", 1128.0))  # GB
