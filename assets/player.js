@@ -252,7 +252,7 @@
       // Colours have names, so that light and dark each have their own.
       const painted = (t) => {
         const colour = t.colours ? t.colours.map(Viz.colour) : Viz.colour(t.colour), line = { width: 2, ...t.line, ...(t.colour ? { color: colour } : {}) };
-        return { ...t, marker: { color: colour, size: 8 }, ...(t.type === "bar" ? {} : { line }), ...(t.error_y ? { error_y: { ...t.error_y, color: colour } } : {}) };
+        return { ...t, marker: { color: colour, size: 8 }, ...(t.type === "bar" ? {} : { line }), ...(t.mode === "text" && t.colour ? { textfont: { color: colour } } : {}), ...(t.error_y ? { error_y: { ...t.error_y, color: colour } } : {}) };
       };
       const said = (t) => {
         const points = t.x.map((x, k) => [x, t.y[k]]).filter(([x, y]) => x !== null && y !== null), text = (p) => (typeof p === "number" ? Viz.short(p) : p);

@@ -6,10 +6,8 @@
 
 import math
 import warnings
-import weakref
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from core.flash_attention.tiling import Blocks, SlowMemory, attend_in_tiles
+from core.foundations.live_storages import LiveStorages
 from core.foundations.machine import this_machine
 
 WAYS = {"naive": "naive", "math": "SDPA math", "efficient": "SDPA memory-efficient", "flash": "SDPA flash", "cudnn": "SDPA cuDNN", "tiled": "our tiles"}
@@ -149,34 +147,23 @@ def ran(way: str, work: Work) -> str | None:
     return fused[0] if fused else SEPARATE
 
 
-class PeakBytes(TorchDispatchMode):
-    """The most bytes of tensors that were alive at once, each storage counted once; scratch inside a kernel is not seen."""
+class PeakBytes(LiveStorages):
+    """The most bytes of tensors that were alive at once; scratch inside a kernel is not seen."""
 
     def __init__(self, *held: Tensor) -> None:
         super().__init__()
-        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self.sizes: dict[int, int] = {}  # by address
         self.now = self.peak = 0
         for tensor in held:
-            self.meet(tensor)
+            self.see(tensor)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.meet(leaf)
-        return result
+    def born(self, address: int, tensor: Tensor, nbytes: int) -> None:
+        self.sizes[address] = nbytes
+        self.now += nbytes
+        self.peak = max(self.peak, self.now)
 
-    def meet(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        address, size = storage._cdata, storage.nbytes()
-        if address not in self.alive:
-            self.alive[address] = weakref.ref(storage, partial(self.freed, address, size))
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def freed(self, address: int, size: int, _: object) -> None:
-        del self.alive[address]
-        self.now -= size
+    def gone(self, address: int) -> None:
+        self.now -= self.sizes.pop(address)
 
 
 # --- what must be held, by formula ------------------------------------------------------------------------------------

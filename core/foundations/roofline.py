@@ -55,10 +55,10 @@ def best_seconds(work: Callable[[], object], repeats: int) -> float:
 
 @cache
 def roofline() -> Roofline:
-    """Measured at the first call, in about a tenth of a second; the app makes that call in the background when it starts."""
+    """Measured at the first call, in about a fifth of a second; the app makes that call in the background when it starts."""
     device = this_machine().device
     a, b = torch.ones(MATRIX, MATRIX, device=device), torch.ones(MATRIX, MATRIX, device=device)
     source = torch.ones(COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    flops = 2 * MATRIX**3 / best_seconds(lambda: a @ b, 10)
-    return Roofline(flops, 2 * COPIED_BYTES / best_seconds(lambda: target.copy_(source), 4))
+    flops = 2 * MATRIX**3 / best_seconds(lambda: a @ b, 20)
+    return Roofline(flops, 2 * COPIED_BYTES / best_seconds(lambda: target.copy_(source), 6))

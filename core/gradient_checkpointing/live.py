@@ -1,56 +1,45 @@
 """Bytes of live tensors after every operation, layer by layer: what is kept, what is computed again, what only passes through.
 
-A `TorchDispatchMode` sees every operation of torch, forward and backward. A storage that it has not seen is born, a weak
-reference tells when it is freed; the layer that runs owns what is born. The count is the same on every run, to the byte.
+`LiveStorages` sees each storage when it is born and when it is freed; the layer that runs owns what is born.
 """
 
-import weakref
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from core.foundations.live_storages import LiveStorages, tallest
 
-class Live(TorchDispatchMode):
+
+class Live(LiveStorages):
     """`with live:` around units of work, then `take`. Owners: n layers, what follows them, the n layers computed again, passing."""
 
     def __init__(self, n_layer: int, device: str) -> None:
         super().__init__()
         self.n_layer, self.device, self.passing = n_layer, device, 2 * n_layer + 1
-        self.owner, self.again, self.operations = self.passing, False, 0
-        self.watching: dict[int, tuple[int, int, Any]] = {}  # address of a live storage -> owner, bytes, weak reference
+        self.owner, self.again = self.passing, False
+        self.known: dict[int, tuple[int, int]] = {}  # address of a live storage -> owner, bytes
         self.events: list[tuple[int, int, int]] = []  # (operation, owner, bytes more or less) since the last `take`
         self.now = np.zeros(self.passing + 1)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.operations += 1
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type == self.device:
-                self.see(leaf, self.owner, leaf.untyped_storage().nbytes())
-        return result
+    def born(self, address: int, tensor: Tensor, nbytes: int) -> None:
+        self.known[address] = self.owner, nbytes if tensor.device.type == self.device else 0
+        self.events.append((self.operations, *self.known[address]))
 
-    def see(self, tensor: Tensor, owner: int, nbytes: int) -> None:
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address not in self.watching:
-            self.watching[address] = (owner, nbytes, weakref.ref(storage, partial(self.freed, address)))
-            self.events.append((self.operations, owner, nbytes))
-
-    def freed(self, address: int, _: object) -> None:
-        owner, nbytes, _ = self.watching.pop(address)
+    def gone(self, address: int) -> None:
+        owner, nbytes = self.known.pop(address)
         self.events.append((self.operations, owner, -nbytes))
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
         """What is there before and after the step: weights, their gradients, constants, the text. Nor do their views count."""
         for tensor in tensors:
-            self.see(tensor, self.passing, 0)
+            if tensor.untyped_storage()._cdata not in self.alive:
+                self.known[self.see(tensor)] = self.passing, 0
+                self.events.pop()
 
     def owned(self, owner: int, work: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """The same work, and what is born in it is that layer's; `again`: it is the second time."""
@@ -76,8 +65,7 @@ class Live(TorchDispatchMode):
         history = self.now + changes.cumsum(0)
         self.now = history[-1]
         totals = history.sum(1)
-        stretches = np.array_split(np.arange(len(history)), min(most - 1, len(history)))
-        rows = [int(stretch[totals[stretch].argmax()]) for stretch in stretches] + [len(history) - 1]
+        rows = tallest(totals, most)
         return at[rows], history[rows]
 
 

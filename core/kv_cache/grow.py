@@ -251,9 +251,10 @@ def roofed(model: Llama, dots: list[Dot], told: dict[str, object]) -> Generator[
         rates[name] = (batch * new / cost.floor_seconds, batch * new / seconds)
         doing = f"{name}: {batch * new / seconds:,.0f} tokens per second, {seconds / cost.floor_seconds:.1f} times its floor"
         yield GrowStep(roof=plain(dots), doing=doing, **told)  # type: ignore[arg-type]
+    best = ", ".join(f"{name} {reached:,.0f} tokens/s" for name, (_, reached) in (next(iter(rates.items())), list(rates.items())[-1]))
     source = "roofline: tokens over the floor's time"
     figures = tuple(Compared(f"{name}, tokens per second", "tokens/s", floor, reached, source) for name, (floor, reached) in rates.items())
-    yield GrowStep(roof=plain(dots), figures=figures, doing="done", **told)  # type: ignore[arg-type]
+    yield GrowStep(roof=plain(dots), figures=figures, doing=f"done; under this machine's roof: {best}", **told)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

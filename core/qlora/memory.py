@@ -1,8 +1,7 @@
 r"""Weighing: which bytes are alive, of which kind, at every moment of a program.
 
-A tensor's numbers lie in a *storage*; views and transposes of it share that one storage. `LiveBytes` watches every
-operation of torch (a `TorchDispatchMode`), notes each storage it has not seen, and hears when that storage is freed
-(a weak reference). So it knows the bytes that are alive after each operation, on a CPU as on a GPU, to the byte, and
+A tensor's numbers lie in a *storage*; views and transposes of it share that one storage. `LiveBytes` sees each
+storage when it is born and when it is freed (`LiveStorages`). So it knows the bytes that are alive after each operation, on a CPU as on a GPU, to the byte, and
 the same program gives the same bytes every time. What a storage *is* gets said by its owner: the model's weights, the
 constants of their quantisation, the adapters, their gradients, the optimizer's state. What a forward pass leaves
 behind without any other owner is what autograd keeps for the backward pass. All the rest is short-lived.
@@ -16,18 +15,15 @@ quantising), which only an allocator sees; on a GPU its own record stands beside
 Source: torch.utils._python_dispatch, torch.distributed._tools.mem_tracker.
 """
 
-import weakref
 from collections.abc import Iterable
-from functools import partial
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from core.foundations.live_storages import LiveStorages, tallest
 
 KINDS = {
     "weights": "weights",
@@ -42,14 +38,13 @@ PLACES = {kind: place for place, kind in enumerate(KINDS)}
 PASSING = PLACES["passing"]
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(LiveStorages):
     """Bytes of live storages by kind. Use it as `with live: ...` around each unit of work, then `take` what happened."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
         self.device = device
         self.numbers: dict[int, int] = {}  # address of a live storage -> its number, in order of birth
-        self.watching: dict[int, weakref.ref[torch.UntypedStorage]] = {}  # by number
         self.sizes: list[int] = []  # by number
         self.kinds: list[int] = []  # by number, as places in KINDS
         self.events: list[tuple[int, int]] = []  # (number, +1 born or -1 freed) since the last `take`
@@ -58,34 +53,19 @@ class LiveBytes(TorchDispatchMode):
         self.peak = np.zeros(len(KINDS))  # the kinds at the moment when all together were the most
         self.most = np.zeros(len(KINDS))  # the most of each kind, each at its own moment
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.number(leaf)
-        return result
+    def born(self, address: int, tensor: Tensor, nbytes: int) -> None:
+        self.numbers[address] = len(self.sizes)
+        self.events.append((len(self.sizes), 1))
+        self.sizes.append(nbytes if tensor.device.type == self.device else 0)
+        self.kinds.append(PASSING)
 
-    def number(self, tensor: Tensor, counts: bool = True) -> int:
-        """The number of a tensor's storage; one that was not seen before is born now."""
-        storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address not in self.numbers:
-            number = len(self.sizes)
-            self.numbers[address] = number
-            self.sizes.append(storage.nbytes() if counts and tensor.device.type == self.device else 0)
-            self.kinds.append(PASSING)
-            self.events.append((number, 1))
-            self.watching[number] = weakref.ref(storage, partial(self.freed, address, number))
-        return self.numbers[address]
-
-    def freed(self, address: int, number: int, _: object) -> None:
-        del self.numbers[address], self.watching[number]
-        self.events.append((number, -1))
+    def gone(self, address: int) -> None:
+        self.events.append((self.numbers.pop(address), -1))
 
     def claim(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """Say what these tensors are, from their birth on if the next `take` tells of it, else from now on."""
         for tensor in tensors:
-            number = self.number(tensor)
+            number = self.numbers[self.see(tensor)]
             if number < self.told:
                 self.now[self.kinds[number]] -= self.sizes[number]
                 self.now[PLACES[kind]] += self.sizes[number]
@@ -94,12 +74,13 @@ class LiveBytes(TorchDispatchMode):
     def leave_out(self, *tensors: Tensor) -> None:
         """Tensors of somebody else's, such as the training text: never counted, nor their views."""
         for tensor in tensors:
-            self.number(tensor, counts=False)
+            if tensor.untyped_storage()._cdata not in self.alive:
+                self.sizes[self.numbers[self.see(tensor)]] = 0
 
     def claim_rest(self, kind: str) -> None:
         """Everything that was born since the last `take`, lives, and belongs to nobody else."""
-        for number in range(self.told, len(self.sizes)):
-            if number in self.watching and self.kinds[number] == PASSING:
+        for number in list(self.numbers.values()):
+            if number >= self.told and self.kinds[number] == PASSING:
                 self.kinds[number] = PLACES[kind]
 
     def take(self, most: int) -> Float[np.ndarray, "moments kinds"]:
@@ -114,9 +95,7 @@ class LiveBytes(TorchDispatchMode):
         if totals.max() > self.peak.sum():
             self.peak = history[totals.argmax()]
         self.most = np.maximum(self.most, history.max(0))
-        stretches = np.array_split(np.arange(len(history)), min(most - 1, len(history)))
-        rows = [int(stretch[totals[stretch].argmax()]) for stretch in stretches] + [len(history) - 1]
-        return history[rows]
+        return history[tallest(totals, most)]
 
 
 class AllocatorRecord:

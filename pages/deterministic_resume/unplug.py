@@ -14,11 +14,12 @@ LINES = {  # of the runs that resume
     "without random state": ("no RNG state", "text"),
     "without place in data": ("no data place", "e"),
 }
+LOSSES = (NEVER, RESUMED, "without weights", "without random state")  # the others would only cover these
 
 
 def unplug_panels(config: UnplugConfig) -> list[Panel]:
     rows = list(config.plan)
-    members = [series(row, short, colour) for row, (short, colour) in ({NEVER: ("never stopped", "level")} | LINES).items() if row in rows]
+    members = [series(row, short, colour) for row, (short, colour) in ({NEVER: ("never stopped", "level")} | LINES).items() if row in rows and row in LOSSES]
     left_out = ", ".join(name for part, name in SHORT.items() if part not in config.ticked)
     put_back = f"without {left_out}" if left_out else "with everything"
     return [
@@ -47,7 +48,7 @@ def unplug_panels(config: UnplugConfig) -> list[Panel]:
 def draw_unplug(step: UnplugStep, sketch: Sketch) -> None:
     if step.blind is not None:
         sketch.levels("loss", {"ln V": step.blind})
-    if step.loss is not None and step.row in (NEVER, *LINES):
+    if step.loss is not None and step.row in LOSSES:
         sketch.point("loss", step.row, step.step or 0, step.loss)
     if step.ribbon is None:
         return
