@@ -8,7 +8,7 @@ from pages.deterministic_resume.unplug import draw_unplug, unplug_panels
 
 PAGE = Page(
     "deterministic_resume",
-    "Checkpointing and Deterministic Training",
+    "Checkpointing and deterministic training",
     {
         "unplug": Picture(unplug_panels, draw_unplug),
         "chaos": Picture(chaos_panels, draw_chaos),
