@@ -1,5 +1,6 @@
 """Groups of worker processes: what they say arrives, whoever is lost is named, and nothing stays behind."""
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.__main__ import in_words
 from core.foundations import ranks as module
 from core.foundations.ranks import NURSERY, Group, JobFailed, RankLost, scratch
 
@@ -315,3 +317,22 @@ def test_a_scratch_folder_goes_also_after_a_mistake():
         (folder / "file").write_text("here")
         raise KeyError
     assert not folder.exists()
+
+
+# --- torchrun: the same job ---
+
+
+def test_torchrun_runs_the_same_job():
+    """What two processes of torchrun print is what the two ranks of a group say."""
+    from core.megatron.split import SplitConfig, job
+
+    config = SplitConfig(ranks="2", n_layer=1, width=16)
+    words = ["--ranks=2", "--n_layer=1", "--width=16"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "core", "megatron", "split", *words]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.strip().split("\n")]
+    for rank in range(2):
+        said = [value for who, value in run(job, 2, config, gloo=True) if who == rank]
+        expected = [json.loads(json.dumps(value, default=in_words)) for value in said]
+        assert [line["said"] for line in lines if line["rank"] == rank] == expected
