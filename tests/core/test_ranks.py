@@ -100,7 +100,7 @@ def folders():
 
 
 def shared_memory():
-    return set(os.listdir("/dev/shm")) if Path("/dev/shm").exists() else set()
+    return set(Path("/dev/shm").iterdir()) if Path("/dev/shm").exists() else set()
 
 
 def listening():
