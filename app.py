@@ -33,7 +33,20 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
-    Chapter("Engineering magics", ("deterministic_resume", "flash_attention", "kv_cache", "gradient_checkpointing", "data_efficiency")),
+    Chapter(
+        "Engineering magics",
+        (
+            "zero",
+            "megatron",
+            "pipeline_parallel",
+            "deterministic_resume",
+            "flash_attention",
+            "kv_cache",
+            "gradient_checkpointing",
+            "data_efficiency",
+            "planner",
+        ),
+    ),
 ]
 
 MAX_UPLOAD = "32mb"

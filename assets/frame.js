@@ -34,7 +34,7 @@
     const row = (place, field) => {
       const box = place.appendChild(make("div", "viz-field")), id = `${topic}-${place.closest(".viz-fields").dataset.experiment}-${field.name}-in`;
       if (field.file) { box.appendChild(make("span", "")); return { field, row: box }; }
-      const label = box.appendChild(make("label", "", field.label + (field.unit && !field.label.toLowerCase().includes(field.unit) ? ` (${field.unit}s)` : "")));
+      const label = box.appendChild(make("label", "", field.label + (field.unit && !field.label.toLowerCase().includes(field.unit) ? ` (${field.units})` : "")));
       label.htmlFor = id;
       let input, twin = null;
       if (field.choices) {

@@ -1,5 +1,5 @@
 /* The player: frames that were computed once and sent once, played here. Play, pause, step, scrub, speed; mouse and keyboard.
-   A player has views, all on one timeline: text, reader, matrix, draw (canvas, moves smoothly between frames), plot (Plotly). */
+   A player has views, all on one timeline: text, reader, matrix, draw (canvas, moves smoothly between frames), gantt, plot (Plotly). */
 (() => {
   "use strict";
   const Viz = window.Viz, make = Viz.make;
@@ -234,6 +234,62 @@
         show: (frames, i, fraction) => {
           if (!frames.length) return;
           pair = [frames[i][v.id] || [], (frames[i + 1] || frames[i])[v.id] || []]; mix = fraction;
+          surface.redraw();
+        },
+      };
+    },
+
+    // A row per worker, what it does over time: data {span, unit, rows: [{name, bars: [[start, length, colour, text, strong]]} or {name, cells: "aab..", keys}]}.
+    // A frame {at} shows the latest rows up to that time; between two frames time runs on.
+    gantt: (place, v) => {
+      let data = null, at = null;
+      const bounded = (t) => Math.max(0, Math.min(at ?? Infinity, t));
+      const high = () => (data ? Math.max(2, Math.min(v.row || 26, (v.most || 420) / data.rows.length)) : 26);
+      const surface = Viz.surface(place, () => (data ? data.rows.length : v.rows || 4) * high() + Viz.textSize() * 3.2, (ctx, w, h) => {
+        if (!data) return;
+        const found = {}, paint = (name) => (found[name] ??= Viz.colour(name));
+        const size = Viz.textSize(), row = high(), foot = h - size * 3.2, step = Math.ceil((size * 1.2) / row), gap = row > 8 ? 2 : 0;
+        ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`; ctx.textBaseline = "middle"; ctx.lineWidth = 1;
+        const left = 8 + Math.max(...data.rows.map((r) => ctx.measureText(r.name).width)), X = (t) => left + (t / data.span) * (w - left - 8), end = data.end ?? data.span;
+        data.rows.forEach((r, k) => {
+          const y = k * row, t = at ?? Infinity;
+          ctx.fillStyle = paint("text"); ctx.textAlign = "right";
+          if (k % step === 0) ctx.fillText(r.name, left - 6, y + Math.max(row, size) / 2);
+          ctx.fillStyle = paint("grid"); ctx.fillRect(left, y, X(Math.min(end, t)) - left, row - gap);
+          for (const [start, length, colour, text, strong] of r.bars || []) {
+            if (start >= t) continue;
+            const x = X(start), wide = X(bounded(start + length)) - x;
+            ctx.fillStyle = paint(colour); ctx.globalAlpha = strong ?? 1;
+            ctx.fillRect(x, y, Math.max(0.5, wide - (wide > 4 ? 1 : 0)), row - gap);
+            ctx.globalAlpha = 1;
+            if (!text || wide < ctx.measureText(text).width + 4 || row < size) continue;
+            ctx.fillStyle = paint("veil"); ctx.textAlign = "center"; ctx.fillText(text, x + wide / 2, y + (row - gap) / 2 + 1);
+          }
+          for (let c = 0, from = 0; r.cells && c < r.cells.length; c++) {
+            if (r.cells[c + 1] === r.cells[c]) continue;
+            const [colour, strong] = data.keys[r.cells[c]] || [], one = end / r.cells.length, [x, until] = [X(bounded(from * one)), X(bounded((c + 1) * one))];
+            from = c + 1;
+            if (!colour || until <= x) continue;
+            ctx.fillStyle = paint(colour); ctx.globalAlpha = strong ?? 1; ctx.fillRect(x, y, until - x, row - gap); ctx.globalAlpha = 1;
+          }
+        });
+        ctx.fillStyle = paint("text"); ctx.strokeStyle = paint("grid"); ctx.textAlign = "center";
+        for (const t of Viz.niceTicks(0, data.span, w / 110)) {
+          ctx.beginPath(); ctx.moveTo(X(t), foot); ctx.lineTo(X(t), foot + 5); ctx.stroke();
+          ctx.fillText(Viz.short(t), X(t), foot + 6 + size * 0.7);
+        }
+        ctx.fillText(data.unit, (left + w) / 2, foot + 6 + size * 1.9);
+        if (at !== null && at < data.span) ctx.fillRect(X(at) - 1, 0, 2, foot);
+        surface && surface.canvas.setAttribute("aria-label", `${v.title || "chart of work over time"}: ${data.rows.length} rows, ${Viz.short(end)} ${data.unit}`);
+      });
+      return {
+        smooth: true,
+        show: (frames, i, fraction) => {
+          let k = Math.min(i, frames.length - 1);
+          const now = frames[k] && frames[k][v.id], next = (frames[i + 1] || {})[v.id];
+          while (k >= 0 && !(frames[k][v.id] && frames[k][v.id].rows)) k--;
+          data = k < 0 ? null : frames[k][v.id];
+          at = now && now.at !== undefined ? now.at + (next && next.at !== undefined && !next.rows ? (next.at - now.at) * fraction : 0) : null;
           surface.redraw();
         },
       };

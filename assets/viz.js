@@ -289,5 +289,5 @@
     trigger("mounted");
   };
 
-  Viz.face = face; Viz.make = make; Viz.colour = colour; Viz.short = short; Viz.textSize = textSize;
+  Viz.face = face; Viz.make = make; Viz.colour = colour; Viz.short = short; Viz.niceTicks = niceTicks; Viz.textSize = textSize;
 })();

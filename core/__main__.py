@@ -1,6 +1,7 @@
 """python -m core TOPIC EXPERIMENT [--field value]: progress on stderr, one JSON object as the last line on stdout.
 
 Without arguments it lists the topics and their experiments. `--save FOLDER` writes the files a run hands over (a model).
+Started by torchrun, an experiment that uses several ranks runs on those: every process is one rank of its `job`.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from tyro.constructors import PrimitiveConstructorSpec
 
 from core.foundations.experiment import Config, Experiment, Recorder, counted, experiments, find, kind, topics, value_from_text
+from core.foundations.ranks import Job, under_torchrun
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +30,9 @@ def main(arguments: list[str]) -> None:
         typed: Any = tyro.cli(arguments_of(one), prog=f"python -m core {one.topic} {one.name}", description=one.question, args=arguments[2:])
         folder = typed.save
         config = config_from_typed(one, {name: value for name, value in vars(typed).items() if name != "save"})
+        job = getattr(sys.modules[one.config_type.__module__], "job", None)
+        if job is not None and "RANK" in os.environ:
+            return as_rank(job, config)
         run(one, config, folder)
     except ValueError as problem:
         fail(str(problem))
@@ -107,6 +112,18 @@ def run(one: Experiment, config: Config, folder: Path | None) -> None:
         for name, data in recorder.files.items():
             (folder / name).write_bytes(data)
     print(json.dumps(recorder.report(), ensure_ascii=False))
+
+
+def as_rank(job: Job, config: Config) -> None:
+    """Under torchrun: this process is one rank of the job that the tab gives to processes of its own. One JSON line per value."""
+    for value in under_torchrun(job, config):
+        line = json.dumps({"rank": int(os.environ["RANK"]), "said": value}, ensure_ascii=False, default=in_words)
+        sys.stdout.write(line + "\n")  # in one piece: the lines of several ranks do not mix
+
+
+def in_words(value: Any) -> str:
+    """What JSON does not know: an array by its shape."""
+    return f"{value.dtype} {'x'.join(map(str, value.shape))}" if hasattr(value, "shape") else str(value)
 
 
 if __name__ == "__main__":

@@ -54,3 +54,12 @@ def test_a_sketch_sends_what_is_new_and_at_the_end_all():
     sketch.show("map", {"one": 1})
     whole = dict(sketch.take_whole())
     assert whole["map"] == {"shown": {"one": 1}} and len(whole["loss"]["add"]["a"][0]) == MOST_POINTS and whole["loss"]["add"]["a"][0][-1] == 2999
+
+
+def test_a_film_replaces_all_frames():
+    sketch = Sketch()
+    sketch.frame("player", "old", view=1)
+    sketch.film("player", [("0 ms", {"view": {"at": 0}}), ("1 ms", {"view": {"at": 1}})])
+    ((panel, told),) = sketch.take()
+    assert (panel, told["whole"]) == ("player", True)
+    assert told["frames"] == [{"label": "0 ms", "view": {"at": 0}}, {"label": "1 ms", "view": {"at": 1}}]

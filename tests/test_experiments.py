@@ -36,6 +36,8 @@ SMALL = {
     "pairs_used": 12,
     "most_n": 16,
     "tokens": 1024,
+    "nominal": 5.0,
+    "rounds": 1,
 }  # where an experiment has such settings
 
 each = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.key)

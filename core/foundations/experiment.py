@@ -167,8 +167,13 @@ def checked_number(field: dataclasses.Field[Any], value: Any, wanted: type) -> i
 def counted(number: float, unit: str) -> str:
     """'1 layer', '8 layers', '0.5', '2 nats per character'."""
     amount = f"{number:g}" if abs(number) < 1e5 or number != int(number) else str(int(number))
-    plural = unit + "s" if unit.isalpha() and number != 1 and len(unit) > 1 else unit
-    return f"{amount} {plural}".strip()
+    return f"{amount} {unit if number == 1 else plural(unit)}".strip()
+
+
+def plural(unit: str) -> str:
+    """'layers', 'micro-batches', 'GPUs'; symbols like GB, ms and TFLOP/s stay."""
+    word = unit.replace("-", "").isalpha() and (unit.islower() or unit == "GPU") and len(unit) > 2
+    return unit + ("es" if unit.endswith("ch") else "s") * (word and not unit.endswith("s"))
 
 
 def shown(value: object) -> str:

@@ -115,6 +115,14 @@ def obey(app: Connection, pids: dict[int, int]) -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
+def backend(ranks: int) -> str:
+    """Who carries the messages: gloo between CPUs, NCCL between GPUs where every rank of this machine has one of its own."""
+    import torch
+
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    return "cpu:gloo,cuda:nccl" if torch.cuda.device_count() >= here else "gloo"
+
+
 def live(app: Connection, rank: int, ranks: int, work: bytes, folder: str, patience: float) -> None:
     """A rank: join the others, do the job, and send what it yields."""
     import torch
@@ -126,7 +134,7 @@ def live(app: Connection, rank: int, ranks: int, work: bytes, folder: str, patie
             faulthandler.register(signal.SIGUSR1, file=(Path(folder) / f"stack-{rank}").open("w"))  # asked for when nobody says a word
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")  # nothing leaves this machine
             store = dist.FileStore(str(Path(folder) / "store"), ranks)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=2 * patience))
+            dist.init_process_group(backend(ranks), store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=2 * patience))
         job, arguments = pickle.loads(work)
         for value in job(rank, ranks, *arguments):
             app.send(("said", value))

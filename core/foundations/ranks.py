@@ -8,10 +8,10 @@ and what it yields comes back to the process that asked, as it happens:
             ...  # None (nothing yet: let others have their turn) or Said(rank, value)
 
 Importing torch takes seconds, so one process does it once and is copied for every job (`nursery.py`). With `gloo` the ranks
-find each other through a file in the group's folder, and `torch.distributed` is ready when the job begins.
+find each other through a file in the group's folder, and `torch.distributed` is ready when the job begins. Tensors of a job
+live on `device(rank)`: each rank's own GPU with NCCL where there are enough of them, else the CPU with gloo.
 
-The same job runs under `torchrun`: `for value in job(rank, ranks, ...)` after `init_process_group()`. Left out: Windows, which
-cannot copy a process.
+The same job runs under torchrun, on many machines (`under_torchrun`). Left out: Windows, which cannot copy a process.
 """
 
 import json
@@ -30,9 +30,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.foundations.nursery import MOST_RANKS
+from core.foundations.nursery import MOST_RANKS, backend
+
+if TYPE_CHECKING:
+    import torch
 
 Job = Callable[..., Iterator[Any]]  # job(rank, ranks, *arguments)
 
@@ -103,6 +106,29 @@ def warm() -> None:
     """Start importing for later jobs, in a process of its own."""
     if hasattr(os, "fork"):
         NURSERY.start()
+
+
+def device(rank: int) -> "torch.device":
+    """Where a rank of a running job computes."""
+    import torch
+    import torch.distributed as dist
+
+    if backend(dist.get_world_size()) == "gloo":
+        return torch.device("cpu")
+    return torch.device("cuda", rank % torch.cuda.device_count())
+
+
+def under_torchrun(job: Job, *arguments: Any) -> Iterator[Any]:
+    """This process as one rank of `job`, where torchrun (or accelerate launch) has started all of them."""
+    import torch.distributed as dist
+
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend(ranks))
+    try:
+        yield from job(rank, ranks, *arguments)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager

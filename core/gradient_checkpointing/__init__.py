@@ -10,7 +10,7 @@ for $n$ layers that keep $A$ bytes each and take $e$ bytes in. A step costs thre
 the fourth is the price, a third more. It can be had for less: *selective* recomputation drops only what is large and cheap to
 compute again, the core of attention.
 
-Read in this order: `trick.py` (the ten lines), `block.py` (the layer), `formulas.py` (what it keeps), `ledger.py` and `kept.py` (what
+Read in this order: `trick.py` (the ten lines), `block.py` (the layer), `foundations/activation_bytes.py` (what it keeps), `ledger.py` and `kept.py` (what
 it really keeps), `live.py`, `strategies.py` and `tradeoff.py` (memory against time), `big.py` (GPT-3 and larger).
 
 Code -> paper: `s, b, h, a` -> s, b, h, a; `ranks` -> t; `n_layer` -> L, and n of Chen et al.; `k` -> k.

@@ -36,10 +36,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from core.foundations.activation_bytes import Layer, Recompute, per_sbh
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.machine import this_machine
+from core.foundations.published_shapes import SHAPES
 from core.gradient_checkpointing.block import Block, Dice, LlamaBlock, Stack, causal_mask, draw_weights
-from core.gradient_checkpointing.formulas import Layer, Recompute, per_sbh
 from core.gradient_checkpointing.kept import ATTENTION, half_precision, mask_bytes, per_layer
 from core.gradient_checkpointing.ledger import Ledger
 from core.gradient_checkpointing.trick import recompute
@@ -63,19 +64,25 @@ class Model:
     slower: float | None = None  # % more FLOPs for it, as the paper says
 
 
-def llama(h: int, a: int, keys: int, mlp: int) -> Layer:
-    return Layer(0, 0, h, a, True, False, dialect="llama", mlp=mlp, key_heads=keys)
+def big_model(name: str, brief: str, published: str, saved: float | None = None, slower: float | None = None) -> Model:
+    """A published shape as the formulas want it."""
+    shape = SHAPES[published]
+    if shape.dialect == "llama":
+        layer = Layer(0, 0, shape.width, shape.heads, True, False, dialect="llama", mlp=shape.mlp, key_heads=shape.key_heads)
+    else:
+        layer = Layer(0, 0, shape.width, shape.heads)
+    return Model(name, brief, layer, shape.layers, shape.vocabulary, saved, slower)
 
 
 BIG = {
-    "22b": Model("22B of the paper", "22B", Layer(0, 0, 6144, 64), 48, 51200),
-    "gpt3": Model("GPT-3, 175B", "GPT-3", Layer(0, 0, 12288, 96), 96, 51200, 70, 2.7),
-    "mtnlg": Model("MT-NLG, 530B", "MT-NLG", Layer(0, 0, 20480, 128), 105, 51200, 65, 1.6),
-    "1t": Model("1T of the paper", "1T", Layer(0, 0, 25600, 160), 128, 51200),
-    "llama2_7b": Model("Llama-2-7B", "L2-7B", llama(4096, 32, 32, 11008), 32, 32000),
-    "llama2_70b": Model("Llama-2-70B", "L2-70B", llama(8192, 64, 8, 28672), 80, 32000),
-    "llama3_8b": Model("Llama-3-8B", "L3-8B", llama(4096, 32, 8, 14336), 32, 128256),
-    "llama3_405b": Model("Llama-3.1-405B", "L3-405", llama(16384, 128, 8, 53248), 126, 128256),
+    "22b": big_model("22B of the paper", "22B", "megatron-22b"),
+    "gpt3": big_model("GPT-3, 175B", "GPT-3", "gpt-3", 70, 2.7),
+    "mtnlg": big_model("MT-NLG, 530B", "MT-NLG", "megatron-530b", 65, 1.6),
+    "1t": big_model("1T of the paper", "1T", "megatron-1t"),
+    "llama2_7b": big_model("Llama-2-7B", "L2-7B", "llama-2-7b"),
+    "llama2_70b": big_model("Llama-2-70B", "L2-70B", "llama-2-70b"),
+    "llama3_8b": big_model("Llama-3-8B", "L3-8B", "llama-3-8b"),
+    "llama3_405b": big_model("Llama-3.1-405B", "L3-405", "llama-3-405b"),
 }
 
 WAYS: dict[str, tuple[Recompute, bool, bool]] = {  # recomputed, over t ranks, sequence parallel as well

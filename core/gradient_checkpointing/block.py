@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init  # layers whose weights nobody has drawn yet: `draw_weights` draws them all
 from torch.utils.checkpoint import checkpoint
 
+from core.foundations.activation_bytes import Layer
 from core.foundations.base_model import free_bytes
-from core.gradient_checkpointing.formulas import Layer
 
 MOST_BYTES = 1e9  # of one run, where there is more
 

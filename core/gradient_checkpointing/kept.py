@@ -33,11 +33,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from core.foundations.activation_bytes import INPUT, Layer, head_bytes, kept_bytes, parts, per_sbh
 from core.foundations.corpus import batch_of, load_corpus
 from core.foundations.experiment import Compared, Config, Step, experiment, setting, shown
 from core.foundations.machine import this_machine
 from core.gradient_checkpointing.block import Dice, Stack, check_room, gpt
-from core.gradient_checkpointing.formulas import INPUT, Layer, head_bytes, kept_bytes, parts, per_sbh
 from core.gradient_checkpointing.ledger import STATISTICS, Brick, Ledger
 from core.gradient_checkpointing.trick import recompute
 from core.gradient_checkpointing.walk import Segment, Walk

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.gradient_checkpointing import formulas
+from core.foundations import activation_bytes as kept_by
 from core.gradient_checkpointing.block import Stack
 
 NAMES = {
-    "norm_1": formulas.NORM_1, "qkv": formulas.IN_QKV, "scores": formulas.QKV, "softmax": formulas.SOFTMAX, "drop_map": formulas.MAP_MASK,
-    "mix": formulas.DROPPED, "out": formulas.IN_OUT, "drop_1": formulas.MASK_1, "norm_2": formulas.NORM_2, "up": formulas.IN_UP,
-    "gelu": formulas.IN_GELU, "down": formulas.IN_DOWN, "drop_2": formulas.MASK_2, "input": formulas.INPUT,
+    "norm_1": kept_by.NORM_1, "qkv": kept_by.IN_QKV, "scores": kept_by.QKV, "softmax": kept_by.SOFTMAX, "drop_map": kept_by.MAP_MASK,
+    "mix": kept_by.DROPPED, "out": kept_by.IN_OUT, "drop_1": kept_by.MASK_1, "norm_2": kept_by.NORM_2, "up": kept_by.IN_UP,
+    "gelu": kept_by.IN_GELU, "down": kept_by.IN_DOWN, "drop_2": kept_by.MASK_2, "input": kept_by.INPUT,
     "norm": "last norm", "head": "head input", "loss": "log-probabilities",
 }  # fmt: skip
 STATISTICS = "norm statistics"
@@ -107,8 +107,8 @@ def name_of(op: str, tensor: Tensor, first: bool) -> str:
     if op.startswith("norm") and tensor.shape[-1] == 1:
         return STATISTICS
     if op == "mix" and first:
-        return formulas.QKV
+        return kept_by.QKV
     if op == "fused":
         whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-        return formulas.LOG_SUMS if tensor.ndim == 3 else formulas.IN_OUT if whole else formulas.QKV
+        return kept_by.LOG_SUMS if tensor.ndim == 3 else kept_by.IN_OUT if whole else kept_by.QKV
     return NAMES.get(op, op)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.gradient_checkpointing.formulas import Layer, core_flops, forward_flops, head_bytes, kept_bytes, parts
+from core.foundations.activation_bytes import Layer, core_flops, forward_flops, head_bytes, kept_bytes, parts
 
 
 @dataclass(frozen=True)

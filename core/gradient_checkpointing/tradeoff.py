@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from core.foundations.activation_bytes import Layer, core_flops, head_bytes
 from core.foundations.corpus import batch_of, load_corpus
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.machine import this_machine
 from core.foundations.roofline import roofline
 from core.gradient_checkpointing.block import Block, Dice, Stack, chain, check_room, gpt
-from core.gradient_checkpointing.formulas import Layer, core_flops, head_bytes
 from core.gradient_checkpointing.live import Flops, Live
 from core.gradient_checkpointing.strategies import Costs, Way, front, sawtooth, ways
 from core.gradient_checkpointing.walk import Segment, Walk

@@ -6,6 +6,7 @@ follow from them. Cards: memory in GB (1e9 bytes) and its rate in GB/s, from the
 
 from dataclasses import dataclass
 
+from core.foundations.published_shapes import SHAPES
 from core.kv_cache.costs import bytes_per_token
 
 
@@ -35,16 +36,23 @@ class Published:
         return self.bytes_per_token(number_bytes) * batch * (min(tokens, self.window) if self.window else tokens)
 
 
+def dense(name: str, published: str, learnt: int, window: int = 0) -> Published:
+    """A shape that other topics know, too."""
+    shape = SHAPES[published]
+    kind = "MHA" if shape.key_heads == shape.heads else "GQA"
+    return Published(name, kind, shape.parameters, shape.layers, shape.key_heads, shape.head_width, learnt, window=window)
+
+
 MODELS = {
     "gpt2": Published("GPT-2", "MHA", 124_439_808, 12, 12, 64, 1024),
     "opt-13b": Published("OPT-13B", "MHA", 12_853_473_280, 40, 40, 128, 2048),
     "gpt3": Published("GPT-3", "MHA", 174_604_259_328, 96, 96, 128, 2048),
-    "llama-2-7b": Published("Llama-2-7B", "MHA", 6_738_415_616, 32, 32, 128, 4096),
-    "llama-2-13b": Published("Llama-2-13B", "MHA", 13_015_864_320, 40, 40, 128, 4096),
-    "llama-2-70b": Published("Llama-2-70B", "GQA", 68_976_648_192, 80, 8, 128, 4096),
-    "llama-3-8b": Published("Llama-3-8B", "GQA", 8_030_261_248, 32, 8, 128, 8192),
-    "llama-3.1-405b": Published("Llama-3.1-405B", "GQA", 405_853_388_800, 126, 8, 128, 131_072),
-    "mistral-7b": Published("Mistral-7B v0.1", "GQA", 7_241_732_096, 32, 8, 128, 32_768, window=4096),
+    "llama-2-7b": dense("Llama-2-7B", "llama-2-7b", 4096),
+    "llama-2-13b": dense("Llama-2-13B", "llama-2-13b", 4096),
+    "llama-2-70b": dense("Llama-2-70B", "llama-2-70b", 4096),
+    "llama-3-8b": dense("Llama-3-8B", "llama-3-8b", 8192),
+    "llama-3.1-405b": dense("Llama-3.1-405B", "llama-3-405b", 131_072),
+    "mistral-7b": dense("Mistral-7B v0.1", "mistral-7b", 32_768, window=4096),
     "falcon-7b": Published("Falcon-7B", "MQA", 6_921_720_704, 32, 1, 64, 2048),
     "deepseek-v3": Published("DeepSeek-V3", "MLA", 671_026_404_352, 61, 1, 0, 163_840, latent=512 + 64, active=37e9),
 }

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from core.foundations.published_shapes import SHAPES
+
 EMBEDDINGS = "everything"
 TARGETS = {
     "qv": "q and v (the paper's choice)",
@@ -71,6 +73,12 @@ class Published:
     numbers: Mapping[str, Any]
 
 
+def known(name: str) -> dict[str, Any]:
+    """A shape that other topics know, too."""
+    told = SHAPES[name]
+    return shape(told.width, told.mlp, told.layers, told.heads, told.key_heads, told.vocabulary)
+
+
 def shape(width: int, mlp: int, layers: int, heads: int, key_value_heads: int, vocabulary: int, tied: bool = False) -> dict[str, Any]:
     told = {"hidden_size": width, "intermediate_size": mlp, "num_hidden_layers": layers, "num_attention_heads": heads, "vocab_size": vocabulary}
     return told | {"num_key_value_heads": key_value_heads, "tie_word_embeddings": tied}
@@ -82,11 +90,11 @@ def encoder(width: int, mlp: int, layers: int, heads: int, vocabulary: int, **mo
 
 
 MODELS = {
-    "llama-2-7b": Published("Llama 2, 7B", LLAMA, shape(4096, 11008, 32, 32, 32, 32000)),
-    "llama-2-13b": Published("Llama 2, 13B", LLAMA, shape(5120, 13824, 40, 40, 40, 32000)),
-    "llama-2-70b": Published("Llama 2, 70B", LLAMA, shape(8192, 28672, 80, 64, 8, 32000)),
-    "llama-3-8b": Published("Llama 3, 8B", LLAMA, shape(4096, 14336, 32, 32, 8, 128256)),
-    "mistral-7b": Published("Mistral, 7B", MISTRAL, shape(4096, 14336, 32, 32, 8, 32000)),
+    "llama-2-7b": Published("Llama 2, 7B", LLAMA, known("llama-2-7b")),
+    "llama-2-13b": Published("Llama 2, 13B", LLAMA, known("llama-2-13b")),
+    "llama-2-70b": Published("Llama 2, 70B", LLAMA, known("llama-2-70b")),
+    "llama-3-8b": Published("Llama 3, 8B", LLAMA, known("llama-3-8b")),
+    "mistral-7b": Published("Mistral, 7B", MISTRAL, known("mistral-7b")),
     "qwen2.5-7b": Published("Qwen2.5, 7B", QWEN2, shape(3584, 18944, 28, 28, 4, 152064)),
     "qwen2.5-0.5b": Published("Qwen2.5, 0.5B", QWEN2, shape(896, 4864, 24, 14, 2, 151936, tied=True)),
     "qwen1.5-1.8b": Published("Qwen1.5, 1.8B", QWEN2, shape(2048, 5504, 24, 16, 16, 151936)),

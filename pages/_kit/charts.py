@@ -159,6 +159,11 @@ class Sketch:
     def frame(self, panel: str, label: str, **views: Any) -> None:
         self.updates.append((panel, {"frames": [{"label": label} | views]}))
 
+    def film(self, panel: str, frames: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Replace all frames of a player: (label, data of each view)."""
+        self.updates = [(other, told) for other, told in self.updates if other != panel]
+        self.updates.append((panel, {"frames": [{"label": label} | dict(views) for label, views in frames], "whole": True}))
+
     def take(self) -> list[tuple[str, dict[str, Any]]]:
         """What is new since the last message."""
         new = [(panel, {"add": added}) for panel in self.points if (added := self.unsent(panel))]

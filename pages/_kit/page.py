@@ -17,7 +17,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.foundations.experiment import Config, Experiment, Prediction, Recorder, experiments, kind
+from core.foundations.experiment import Config, Experiment, Prediction, Recorder, experiments, kind, plural
 from core.foundations.machine import this_machine
 from core.foundations.turns import MOST_ACTIVE, turns
 from pages._kit import links
@@ -82,6 +82,8 @@ def form_of(page: Page) -> list[dict[str, Any]]:
 
 def told_field(page: Page, one: Experiment, field: dataclasses.Field[Any]) -> dict[str, Any]:
     told = {name: field.metadata[name] for name in ("label", "unit", "low", "high", "more", "help", "when") if field.metadata[name]}
+    if field.metadata["unit"]:
+        told["units"] = plural(field.metadata["unit"])
     told |= {"name": field.name, "kind": kind(field).__name__, "dial": is_dial(field)}
     if field.metadata["choices"]:
         told["choices"] = list(field.metadata["choices"].items())

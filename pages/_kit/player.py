@@ -10,6 +10,9 @@ Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id
 | reader | {"text", "shade"}: what this frame adds to the text and how strongly it is shaded, 0 to 1 |
 | matrix | `charts.heat(...)` |
 | draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
+| gantt | {"span", "end", "unit", "rows": [{"name", "bars": [[start, length, colour, text, strong], ...]}, ...]}: a row per worker, what it
+  does over time (`strong` is from 0 to 1). A row of very many has {"cells": "aab.."}, a letter per moment, with {"keys": {letter: [colour,
+  strong]}} beside the rows. A frame {"at": time} shows the latest rows up to that time |
 | plot | Plotly traces: a list of `charts.dots(...)`, `charts.columns(...)`, `charts.curve(...)` ..., or `charts.bars(...)` |
 | pairs | {"pairs": [[text, text], ...], "field", "chooser", "me", "picks", "who", "fewest"}: two texts to choose from; a click puts "a" or "b" into
   the setting `field` and `me` into the setting `chooser`, and runs; `picks` are the choices of `who` else chooses; `fewest` clicks are needed to run |
@@ -21,8 +24,9 @@ from typing import Any, Literal
 View = dict[str, Any]
 
 
-def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "plot", "pairs"], title: str, *, span: int = 12, **options: Any) -> View:
-    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height (text).
+def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "gantt", "plot", "pairs"], title: str, *, span: int = 12, **options: Any) -> View:
+    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height (text);
+    row, most (gantt: the height of a row, and of all rows at most).
 
     signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell says,
     with {name}, {from} or {row}, {to} or {column}, {value}.

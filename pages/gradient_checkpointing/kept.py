@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from core.foundations.activation_bytes import DROPPED, INPUT, LOG_SUMS, MAP_MASK, SOFTMAX
 from core.gradient_checkpointing import KeptConfig, KeptStep
-from core.gradient_checkpointing.formulas import DROPPED, INPUT, LOG_SUMS, MAP_MASK, SOFTMAX
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, text
 from pages._kit.player import player, view
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from core.foundations.activation_bytes import head_bytes
 from core.gradient_checkpointing import TradeoffConfig, TradeoffStep
-from core.gradient_checkpointing.formulas import head_bytes
 from core.gradient_checkpointing.tradeoff import BARE
 from pages._kit.charts import Panel, Sketch, axis, chart, columns, curve, dots, text
 from pages._kit.player import player, view

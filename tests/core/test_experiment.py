@@ -15,6 +15,7 @@ from core.foundations.experiment import (
     Recorder,
     Step,
     changed,
+    counted,
     drain,
     experiments,
     find,
@@ -93,6 +94,15 @@ BAD = [
 @pytest.mark.parametrize(("config", "values", "sentence"), BAD, ids=[sentence[:60] for _, _, sentence in BAD])
 def test_a_bad_value_gets_its_sentence(config, values, sentence, refusal):
     assert refusal(config, **values) == sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "words"),
+    [(1, "layer", "1 layer"), (8, "micro-batch", "8 micro-batches"), (2, "GPU", "2 GPUs"), (80, "GB", "80 GB"), (3, "ms", "3 ms"), (2, "s", "2 s"),
+     (9, "TFLOP/s", "9 TFLOP/s"), (100000, "token", "100000 tokens"), (0.5, "", "0.5")],
+)  # fmt: skip
+def test_words_have_a_plural_and_symbols_have_none(number, unit, words):
+    assert counted(number, unit) == words
 
 
 def test_a_long_prompt_is_counted_in_characters(refusal):

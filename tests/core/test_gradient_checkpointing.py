@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.foundations.activation_bytes import Layer, head_bytes, kept_bytes, parts, per_sbh
 from core.foundations.experiment import Recorder, drain, find
 from core.foundations.machine import this_machine
 from core.gradient_checkpointing import BigConfig, KeptConfig, TradeoffConfig, big, kept, tradeoff
 from core.gradient_checkpointing.big import BIG, WAYS, gpu_bytes, saved_percent, slower_percent
 from core.gradient_checkpointing.block import Dice, LlamaBlock, Stack, chain, draw_weights, gpt
-from core.gradient_checkpointing.formulas import Layer, head_bytes, kept_bytes, parts, per_sbh
 from core.gradient_checkpointing.kept import parse_layers
 from core.gradient_checkpointing.ledger import Ledger
 from core.gradient_checkpointing.live import Flops, Live
