@@ -426,7 +426,7 @@ def test_a_budget_of_nothing_is_refused(config_type, refusal):
 
 
 def test_large_budgets_of_nothing_are_refused(refusal):
-    assert refusal(ScalingConfig, zettaflops=0) == "zettaflops must be at least 0.001 ZFLOPs, got 0"
+    assert refusal(ScalingConfig, zettaflops=0) == "zettaflops must be at least 0.001 ZFLOP, got 0"
     assert refusal(ScalingConfig, text=0.0001) == "text must be 0 for no limit or at least 0.001 billion tokens, got 0.0001"
 
 
