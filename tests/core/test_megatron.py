@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.__main__ import in_words
 from core.foundations.experiment import Recorder
 from core.foundations.ranks import Group, RankLost
 from core.megatron import PREDICTIONS, SplitConfig, formulas, split
@@ -140,14 +139,6 @@ def test_an_all_reduce_is_its_two_halves(ranks):
     assert ring(ALL_REDUCE, ranks) == pytest.approx(ring(REDUCE_SCATTER, ranks) + ring(ALL_GATHER, ranks))
     sizes = Sizes(1, 64, 4, 32, 2)
     assert formulas.sent_per_layer(sizes, ranks) == pytest.approx(4 * ring(ALL_REDUCE, ranks) * 2 * 32 * 64)
-
-
-def test_what_ranks_say_fits_into_json():
-    """Under torchrun it is printed, one line each."""
-    with Group(job, 2, (SplitConfig(ranks="2", **QUICK),), gloo=True) as group:
-        for said in group.listen():
-            if said is not None:
-                json.dumps(said.value, default=in_words)
 
 
 def without_common_input(rank, ranks, config):
