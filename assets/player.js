@@ -1,5 +1,5 @@
 /* The player: frames that were computed once and sent once, played here. Play, pause, step, scrub, speed; mouse and keyboard.
-   A player has views, all on one timeline: text, reader, matrix, draw (canvas, moves smoothly between frames), gantt, plot (Plotly). */
+   A player has views, all on one timeline: text, reader, matrix, pictures, draw (canvas, moves smoothly between frames), gantt, plot (Plotly). */
 (() => {
   "use strict";
   const Viz = window.Viz, make = Viz.make;
@@ -82,12 +82,18 @@
         for (const frame of data.frames) frames.push(frame);
         range.max = Math.max(0, frames.length - 1);
         for (const view of views) view.grown && view.grown(frames);
-        if (follows && !playing) seek(frames.length - 1); else seek(at);
+        if (follows && !playing) seek(data.opens ?? frames.length - 1); else seek(at);
       },
     };
   };
 
   const bytesOf = (b64) => Uint8Array.from(atob(b64), (c) => c.charCodeAt(0));
+  const tileOf = (picture) => {
+    const tile = new OffscreenCanvas(picture.wide, picture.high), ctx = tile.getContext("2d"), image = ctx.createImageData(picture.wide, picture.high), bytes = bytesOf(picture.bytes);
+    for (let i = 0; i < picture.wide * picture.high; i++) { for (let c = 0; c < 3; c++) image.data[4 * i + c] = bytes[3 * i + c]; image.data[4 * i + 3] = 255; }
+    ctx.putImageData(image, 0, 0);
+    return tile;
+  };
   const visible = (c) => (c === "\n" ? "↵" : c === " " ? "␣" : c === "\t" ? "⇥" : c);
 
   Viz.views = {
@@ -198,6 +204,46 @@
           if (!data) { now = null; return surface.redraw(); }
           if (!data.values) data.values = bytesOf(data.bytes);
           if (now !== data) { now = data; prepare(); }
+        },
+      };
+    },
+
+    // Small pictures in rows, every pixel a square: data {columns, pictures: [{wide, high, bytes: RGB, name, under, mark}]}.
+    pictures: (place, v) => {
+      let now = null, tiles = [];
+      const sizes = (w) => {
+        const size = Viz.textSize(), gap = 8, columns = Math.max(1, Math.min(now.columns || now.pictures.length, Math.floor((w + gap) / ((v.least || 56) + gap))));
+        const side = Math.min((w - gap * (columns - 1)) / columns, v.most || 160), lines = (key) => (now.pictures.some((p) => p[key]) ? size * 1.35 : 0);
+        return { size, gap, columns, side, over: lines("name"), below: lines("under") };
+      };
+      const surface = Viz.surface(place, (w) => {
+        if (!now) return v.height || 160;
+        const { gap, columns, side, over, below } = sizes(w);
+        return Math.ceil(now.pictures.length / columns) * (side * ratio() + over + below + gap);
+      }, (ctx, w) => {
+        if (!now) return;
+        const { size, gap, columns, side, over, below } = sizes(w), high = side * ratio();
+        ctx.font = `${size}px ${getComputedStyle(document.body).fontFamily}`; ctx.imageSmoothingEnabled = false; ctx.textAlign = "left"; ctx.textBaseline = "alphabetic";
+        now.pictures.forEach((p, k) => {
+          const x = (k % columns) * (side + gap), y = Math.floor(k / columns) * (high + over + below + gap) + over;
+          ctx.drawImage(tiles[k], x, y, side, high);
+          ctx.lineWidth = p.mark ? 3 : 1; ctx.strokeStyle = Viz.colour(p.mark || "grid"); ctx.strokeRect(x + 0.5, y + 0.5, side - 1, high - 1);
+          ctx.fillStyle = Viz.colour("text");
+          if (p.name) ctx.fillText(p.name, x, y - size * 0.4, side);
+          if (p.under) ctx.fillText(p.under, x, y + high + size * 1.05, side);
+        });
+        surface && surface.canvas.setAttribute("aria-label", `${v.title || "pictures"}: ` + now.pictures.map((p) => [p.name, p.under].filter(Boolean).join(", ")).join("; "));
+      });
+      const ratio = () => now.pictures[0].high / now.pictures[0].wide;
+      return {
+        show: (frames, i) => {
+          let k = Math.min(i, frames.length - 1);
+          while (k >= 0 && !frames[k][v.id]) k--; // a frame without pictures keeps the last ones
+          const data = k < 0 ? null : frames[k][v.id];
+          if (data === now) return;
+          now = data && data.pictures.length ? data : null;
+          tiles = now ? now.pictures.map(tileOf) : [];
+          surface.redraw();
         },
       };
     },
@@ -393,6 +439,67 @@
       for (const kind of ["input", "click"]) document.getElementById(topic + "-form")?.addEventListener(kind, follow);
     };
     return { show: (frames) => { if (frames.length && frames[0][v.id]) { if (!data) begin(); data = frames[0][v.id]; drawn = ""; draw(); } } };
+  };
+
+  // A picture to paint on. The setting `field` holds what is painted, row by row: a hexadecimal digit for each four squares, so that a
+  // link holds it too. Data: {picture (as in `pictures`), field, cells: squares on a side}. Keys: arrows move, Space paints.
+  Viz.views.brush = (place, v) => {
+    let data = null, tile = null, topic = "", cells = [], last = "", erase = false, cursor = null;
+    const side = (w) => Math.min(w, v.most || 320);
+    const surface = Viz.surface(place, side, (ctx, w) => {
+      if (!data) return;
+      const a = side(w), one = a / data.cells;
+      ctx.imageSmoothingEnabled = false; ctx.drawImage(tile, 0, 0, a, a);
+      ctx.globalAlpha = 0.75; ctx.fillStyle = Viz.colour("b");
+      cells.forEach((on, i) => on && ctx.fillRect((i % data.cells) * one, Math.floor(i / data.cells) * one, one, one));
+      ctx.globalAlpha = 1; ctx.strokeStyle = Viz.colour("text"); ctx.strokeRect(0.5, 0.5, a - 1, a - 1);
+      if (cursor !== null && document.activeElement === surface.canvas) ctx.strokeRect((cursor % data.cells) * one + 0.5, Math.floor(cursor / data.cells) * one + 0.5, one, one);
+      surface.canvas.setAttribute("aria-label", `${v.title}: ${cells.filter(Boolean).length} of ${cells.length} squares are painted. Arrow keys move, Space paints.`);
+    });
+    const bar = place.appendChild(make("div", "viz-buttons"));
+    const button = (words, act) => { const b = bar.appendChild(make("button", "viz-button", words)); b.type = "button"; b.onclick = act; };
+    const read = () => {
+      const text = Viz.forms.get(topic)?.get(data.field) || "";
+      if (text === last && cells.length === data.cells ** 2) return;
+      last = text;
+      cells = Array.from({ length: data.cells ** 2 }, (_, i) => ((parseInt(text[i >> 2] || "0", 16) || 0) >> (3 - (i & 3))) & 1);
+      surface.redraw();
+    };
+    const write = () => {
+      last = "";
+      for (let i = 0; i < cells.length; i += 4) last += (8 * cells[i] + 4 * cells[i + 1] + 2 * cells[i + 2] + cells[i + 3]).toString(16);
+      if (!cells.some(Boolean)) last = "";
+      Viz.forms.get(topic).put(data.field, last);
+      Viz.transports.get(topic).reset();
+    };
+    const canvas = surface.canvas;
+    canvas.tabIndex = 0; canvas.style.touchAction = "none"; canvas.style.cursor = "crosshair"; canvas.setAttribute("role", "application");
+    button("Clear", () => { cells.fill(0); write(); surface.redraw(); });
+    button("Paint the other squares", () => { cells = cells.map((on) => 1 - on); write(); surface.redraw(); });
+    const paint = (event) => {
+      const one = canvas.clientHeight / data.cells, x = Math.floor(event.offsetX / one), y = Math.floor(event.offsetY / one), r = v.radius ?? 1;
+      for (let j = y - r; j <= y + r; j++) for (let i = x - r; i <= x + r; i++) if (i >= 0 && j >= 0 && i < data.cells && j < data.cells) cells[j * data.cells + i] = erase ? 0 : 1;
+      surface.redraw();
+    };
+    let down = false;
+    canvas.addEventListener("pointerdown", (event) => { if (!data) return; down = true; erase = event.shiftKey; canvas.setPointerCapture(event.pointerId); paint(event); });
+    canvas.addEventListener("pointermove", (event) => down && paint(event));
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, () => { if (down) { down = false; write(); } });
+    canvas.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -data?.cells, ArrowDown: data?.cells }[event.key];
+      if (!data || (by === undefined && event.key !== " ")) return;
+      event.preventDefault();
+      if (by === undefined) { cells[cursor ?? 0] ^= 1; write(); } else cursor = Math.max(0, Math.min(cells.length - 1, (cursor ?? 0) + by));
+      surface.redraw();
+    });
+    return { show: (frames) => {
+      if (!frames.length || !frames[0][v.id]) return;
+      if (!data) {
+        topic = place.closest("[data-topic]").dataset.topic;
+        for (const kind of ["input", "click"]) document.getElementById(topic + "-form")?.addEventListener(kind, () => canvas.isConnected && setTimeout(read));
+      }
+      data = frames[0][v.id]; tile = tileOf(data.picture); read(); surface.redraw();
+    } };
   };
 
   let loading = null;

@@ -265,7 +265,8 @@
         row.appendChild(make("td", "viz-number", short(f.predicted)));
         row.appendChild(make("td", "viz-number", short(f.measured)));
         const gap = f.gap === null ? "–" : (f.gap > 0 ? "+" : f.gap < 0 ? "−" : "") + short(Math.abs(f.gap));
-        const share = f.gap && f.predicted ? ` (${f.gap > 0 ? "+" : "−"}${Math.abs((100 * f.gap) / f.predicted).toPrecision(2)} %)` : "";
+        const percent = (v) => (v >= 99.5 ? short(Math.round(v)) : v.toPrecision(2));
+        const share = f.gap && f.predicted ? ` (${f.gap > 0 ? "+" : "−"}${percent(Math.abs((100 * f.gap) / f.predicted))} %)` : "";
         row.appendChild(make("td", "viz-number", gap + (Math.abs(f.gap) > 1e-6 * Math.abs(f.predicted) ? share : "")));
       }
       scene.strip.appendChild(make("p", "viz-machine", "Measured on: " + machine));

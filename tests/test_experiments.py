@@ -33,6 +33,7 @@ SMALL = {
     "width": 16,
     "context": 16,
     "batch": 2,
+    "samples": 2,
     "pairs_used": 12,
     "most_n": 16,
     "tokens": 1024,

@@ -44,6 +44,16 @@ def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: 
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
 
+def picture(values: Any, name: str = "", *, under: str = "", mark: str = "") -> dict[str, Any]:
+    """One of the small pictures of a `pictures` view. values: array (3, height, width) from 0 to 1.
+
+    name: stands above it; under: below it; mark: the colour of its frame.
+    """
+    told = {"wide": values.shape[2], "high": values.shape[1], "name": name, "under": under, "mark": mark}
+    pixels = (values.clip(0, 1) * 255).round().astype("uint8").transpose(1, 2, 0)
+    return {key: value for key, value in told.items() if value} | {"bytes": base64.b64encode(pixels.tobytes()).decode()}
+
+
 # --- Plotly charts: a layout, and traces as the data of a frame ---
 
 
@@ -159,10 +169,10 @@ class Sketch:
     def frame(self, panel: str, label: str, **views: Any) -> None:
         self.updates.append((panel, {"frames": [{"label": label} | views]}))
 
-    def film(self, panel: str, frames: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Replace all frames of a player: (label, data of each view)."""
+    def film(self, panel: str, frames: Sequence[tuple[str, Mapping[str, Any]]], opens: int | None = None) -> None:
+        """Replace all frames of a player: (label, data of each view). opens: the frame to show before anybody has moved it; None is the last."""
         self.updates = [(other, told) for other, told in self.updates if other != panel]
-        self.updates.append((panel, {"frames": [{"label": label} | dict(views) for label, views in frames], "whole": True}))
+        self.updates.append((panel, {"frames": [{"label": label} | dict(views) for label, views in frames], "whole": True, "opens": opens}))
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
         """What is new since the last message."""

@@ -9,6 +9,9 @@ Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id
 | text | the text |
 | reader | {"text", "shade"}: what this frame adds to the text and how strongly it is shaded, 0 to 1 |
 | matrix | `charts.heat(...)` |
+| pictures | {"columns", "pictures": [`charts.picture(...)`, ...]}: small pictures in rows, every pixel a square |
+| brush | {"picture": `charts.picture(...)`, "field", "cells"}: a picture to paint on; the setting `field` (text) holds what is painted, row by
+  row, a hexadecimal digit for each four of the cells x cells squares. Not in a player |
 | draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
 | gantt | {"span", "end", "unit", "rows": [{"name", "bars": [[start, length, colour, text, strong], ...]}, ...]}: a row per worker, what it
   does over time (`strong` is from 0 to 1). A row of very many has {"cells": "aab.."}, a letter per moment, with {"keys": {letter: [colour,
@@ -24,9 +27,16 @@ from typing import Any, Literal
 View = dict[str, Any]
 
 
-def view(id: str, kind: Literal["lines", "text", "reader", "matrix", "draw", "gantt", "plot", "pairs"], title: str, *, span: int = 12, **options: Any) -> View:
+def view(
+    id: str,
+    kind: Literal["lines", "text", "reader", "matrix", "pictures", "brush", "draw", "gantt", "plot", "pairs"],
+    title: str,
+    *,
+    span: int = 12,
+    **options: Any,
+) -> View:
     """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height (text);
-    row, most (gantt: the height of a row, and of all rows at most).
+    row, most (gantt: the height of a row, and of all rows at most); least, most (pictures: the side of one); most, radius (brush).
 
     signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell says,
     with {name}, {from} or {row}, {to} or {column}, {value}.

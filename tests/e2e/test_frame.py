@@ -15,9 +15,10 @@ pytestmark = pytest.mark.browser
 
 def test_presenter_mode_by_key_and_by_link(visit):
     page = visit("?tab=nanogpt")
-    small = page.locator(".viz-status").evaluate("e => parseFloat(getComputedStyle(e).fontSize)")
+    size = "parseFloat(getComputedStyle(document.querySelector('.viz-status')).fontSize)"
+    small = page.evaluate(size)
     page.keyboard.press("Alt+p")
-    assert page.locator(".viz-status").evaluate("e => parseFloat(getComputedStyle(e).fontSize)") > 1.2 * small
+    page.wait_for_function(f"{size} > {1.2 * small}")  # Gradio lets a block's letters grow over 150 ms
     page.keyboard.press("Alt+p")
     page = visit("?tab=nanogpt&present=1")
     expect(page.locator("body.presenter")).to_be_attached()
