@@ -1,0 +1,183 @@
+r"""One picture, step by step, with all the numbers.
+
+Sampling begins with noise of the latents' size, $z_T \sim \mathcal{N}(0, 1)$. At each step the U-Net is asked twice, without words and with
+them. It answers with $v$, from which noise and picture follow:
+
+$$\hat\varepsilon = \sqrt{\bar\alpha_t}\,v + \sqrt{1-\bar\alpha_t}\,z_t, \qquad \hat z_0 = \sqrt{\bar\alpha_t}\,z_t - \sqrt{1-\bar\alpha_t}\,v.$$
+
+**Guidance.** The difference between the two answers is what the words ask for. It is exaggerated, $\hat\varepsilon = \varepsilon(z_t) +
+w\,(\varepsilon(z_t, c) - \varepsilon(z_t))$. Mixing the $v$ in that way gives the same, as noise and $v$ differ by a fixed part of $z_t$. As
+$\varepsilon_c - \varepsilon = \sqrt{\bar\alpha_t}\,(v_c - v)$, the words can change the predicted noise only where a picture is left in $z_t$.
+
+**The scheduler's arithmetic** (DDIM) takes the predicted picture and the predicted noise and mixes them anew, for a step that holds more
+picture: $z_s = \sqrt{\bar\alpha_s}\,\hat z_0 + \sqrt{1-\bar\alpha_s}\,\hat\varepsilon$. The panel does it for one number of the 256, and asks
+diffusers' scheduler for the same. The predicted picture is blurred at first, since it is an average over all that it could become;
+the layout is settled early, edges late.
+
+Left out: solvers that use several steps (see `schedulers`).
+Source: Song et al. 2020, arXiv:2010.02502, equation 12; Ho and Salimans 2022, arXiv:2207.12598; Salimans and Ho 2022, arXiv:2202.00512.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from core.foundations.captioned_shapes import COLOURS, SHAPES, tokens_of
+from core.foundations.diffusion import Moment, both_of, leading, sampling, signal
+from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.judge import shipped_judge
+from core.stable_diffusion.model import SCHEDULER, Latent, shipped_painter
+
+
+@dataclass(frozen=True)
+class DenoiseConfig(Config):
+    """What to draw, in how many steps, and which number of the latents to follow."""
+
+    prompt: str = setting("a red circle", "Prompt", high=300)
+    steps: int = setting(25, "Steps", unit="step", low=1, high=50)
+    scale: float = setting(2.0, "Guidance scale", low=0.0, high=20.0)
+    seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
+    channel: int = setting(0, "Followed: channel", low=0, high=3)
+    row: int = setting(4, "Its row", low=0, high=7)
+    column: int = setting(4, "Its column", low=0, high=7)
+    eta: float = setting(0.0, "Fresh noise, eta", low=0.0, high=1.0, more=True, help="0: DDIM, 1: DDPM")
+
+
+@dataclass(frozen=True)
+class DenoiseStep(Step):
+    """One step of sampling, and one of its numbers through the formulas."""
+
+    number: int = 0  # steps done
+    of: int = 0
+    t: int = 0
+    next_t: int = 0  # -1: done
+    kept: float = 0.0  # alpha-bar at t
+    earlier: float = 0.0  # alpha-bar at the next step
+    latent: np.ndarray | None = None  # (4, 8, 8) before the step
+    free: np.ndarray | None = None  # predicted noise without the words
+    told: np.ndarray | None = None  # ... with them
+    pictures: np.ndarray | None = None  # (5, 3, S, S) decoded: the latent; predicted without, with words, guided; the next latent
+    pull: float = 0.0  # |told - free| / |free|
+    sure: float | None = None  # the judge's probability of the asked colour and shape in the predicted picture
+    sums: tuple[tuple[str, float], ...] = ()  # one number through the formulas
+    off: float = 0.0  # largest difference from diffusers' scheduler so far
+
+
+# --- what is asked for, and whether it is there -----------------------------------------------------------------------
+
+
+def asked(prompt: str) -> tuple[int, int] | None:
+    """The colour and shape that a prompt asks for, as indices; None if it does not name exactly one of each."""
+    words = prompt.lower().replace(",", " ").replace(".", " ").split()
+    colours, shapes = ([at for at, name in enumerate(names) if name in words] for names in (COLOURS, SHAPES))
+    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
+
+
+@torch.no_grad()
+def sureness(picture: Float[Tensor, "1 3 S S"], wanted: tuple[int, int] | None) -> float | None:
+    """The judge's probability of that colour times that of that shape."""
+    if wanted is None:
+        return None
+    colour, shape = shipped_judge()(picture)
+    return float(colour.softmax(1)[0, wanted[0]] * shape.softmax(1)[0, wanted[1]])
+
+
+# --- the arithmetic of one number -------------------------------------------------------------------------------------
+
+
+def by_hand(x: float, v_free: float, v_told: float, kept: float, earlier: float, scale: float) -> tuple[tuple[str, float], ...]:
+    """One number of the latents through a step of DDIM, with eta 0, in plain arithmetic."""
+    picture, noise = math.sqrt(kept), math.sqrt(1 - kept)
+    free, told = (picture * v + noise * x for v in (v_free, v_told))
+    mixed = free + scale * (told - free)
+    x0 = (x - noise * mixed) / picture
+    after = math.sqrt(earlier) * x0 + math.sqrt(1 - earlier) * mixed
+    return (("x", x), ("v free", v_free), ("v told", v_told), ("free", free), ("told", told), ("guided", mixed), ("x0", x0), ("after", after))
+
+
+# --- the experiment ---------------------------------------------------------------------------------------------------
+
+
+@experiment("What happens in one step of Stable Diffusion?")
+def denoise(config: DenoiseConfig) -> Iterator[DenoiseStep]:
+    """Step after step, each of them beside diffusers' own."""
+    tokens_of([config.prompt])
+    painter, wanted = shipped_painter(), asked(config.prompt)
+    network = painter.network(painter.states([config.prompt]))
+    kinds = (painter.schedule, painter.predicts)
+    dice, twin = (torch.Generator().manual_seed(config.seed + 1) for _ in range(2))
+    theirs, off, done = diffusers_ddim(config.steps), 0.0, list[DenoiseStep]()
+    x = painter.noise(1, config.seed)
+    for moment in sampling(network, x, kinds, config.steps, config.scale, config.eta, dice, offset=painter.offset):
+        mixed = moment.free + config.scale * (moment.told - moment.free)
+        also = theirs.step(mixed, moment.t, moment.x, eta=config.eta, generator=twin).prev_sample
+        off = max(off, float((also - moment.after).abs().max()))
+        step = told_step(painter, config, moment, len(done) + 1, wanted)
+        step = replace(step, off=off, sums=(*step.sums, ("theirs", float(also[0, config.channel, config.row, config.column]))))
+        done.append(step)
+        yield step
+    yield replace(done[-1], figures=figures_of(config, done), doing=ended(config, done))
+
+
+def diffusers_ddim(steps: int) -> Any:
+    """diffusers' scheduler, with the settings of the shipped model."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(**SCHEDULER)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+@torch.no_grad()
+def told_step(painter: Latent, config: DenoiseConfig, moment: Moment, number: int, wanted: tuple[int, int] | None) -> DenoiseStep:
+    """A moment of sampling as plain numbers and pictures."""
+    visited = leading(config.steps, painter.offset)
+    next_t = visited[number] if number < config.steps else -1
+    earlier = float(signal(painter.schedule)[max(0, next_t)])
+    (free_x0, free), (told_x0, told) = (both_of(moment.x, said, moment.kept, painter.predicts) for said in (moment.free, moment.told))
+    pictures = painter.decode(torch.cat([moment.x, free_x0, told_x0, moment.x0, moment.after]))
+    one = (0, config.channel, config.row, config.column)
+    sums = by_hand(float(moment.x[one]), float(moment.free[one]), float(moment.told[one]), moment.kept, earlier, config.scale)
+    sure = sureness(pictures[3:4], wanted)
+    pull = float((told - free).norm() / free.norm())
+    seen = "" if sure is None else f"; the judge sees what was asked for with {sure:.0%}"
+    return DenoiseStep(
+        number=number, of=config.steps, t=moment.t, next_t=next_t, kept=moment.kept, earlier=earlier, latent=moment.x[0].numpy(), free=free[0].numpy(),
+        told=told[0].numpy(), pictures=pictures.numpy(), pull=pull, sure=sure, sums=sums,
+        doing=f"step {number} of {config.steps}, t = {moment.t}: the words change the predicted noise by {pull:.1%}{seen}",
+    )  # fmt: skip
+
+
+def right_from(done: list[DenoiseStep]) -> int:
+    """The first step from which on the judge is more sure than not, to the end; one more than there are: never."""
+    wrong = [step.number for step in done if step.sure is None or step.sure < 0.5]
+    return 1 + max(wrong, default=0)
+
+
+def figures_of(config: DenoiseConfig, done: list[DenoiseStep]) -> tuple[Compared, ...]:
+    """The loop against diffusers' scheduler, and what the sums of the last steps say."""
+    last, sums = done[-1], dict(done[-1].sums)
+    figures = [Compared("largest difference from diffusers' DDIMScheduler", "of a latent", 0.0, last.off, "the same formula")]
+    if not config.eta:
+        figures.append(Compared("the followed number at the end, by hand", "of a latent", sums["theirs"], sums["after"], "diffusers' DDIMScheduler"))
+    strongest = max(done, key=lambda step: step.pull)
+    source = "the difference has the factor sqrt(alpha-bar), largest at the end"
+    figures.append(Compared("step at which the words change the noise most", "step", float(config.steps), float(strongest.number), source))
+    if last.sure is not None:
+        figures.append(Compared("probability of what was asked for", "%", 100.0, 100 * last.sure, "the prompt"))
+        figures.append(Compared("the judge is right from step", "step", None, float(right_from(done)), f"{config.steps + 1} would be never"))
+    return tuple(figures)
+
+
+def ended(config: DenoiseConfig, done: list[DenoiseStep]) -> str:
+    told = f"'{config.prompt[:60]}' in {config.steps} steps, none more than {done[-1].off:.0e} away from diffusers'"
+    if done[-1].sure is None:
+        return told
+    first = right_from(done)
+    return told + (f"; the judge is right from step {first} on" if first <= config.steps else "; the judge does not see it at the end")

@@ -1,0 +1,213 @@
+r"""Image to image: begin with a picture instead of noise.
+
+Encode the picture, add noise up to a step $t$ in the middle of the schedule, and denoise from there with a prompt:
+
+$$z_t = \sqrt{\bar\alpha_t}\,\mathcal{E}(x) + \sqrt{1-\bar\alpha_t}\,\varepsilon, \qquad t \approx \text{strength} \times 1000.$$
+
+*Strength* says how far back to go: of $n$ steps the last $\lfloor n \cdot \text{strength} \rfloor$ are done, the first are left out. With little noise the
+layout and the colours of the picture stay, since they are still there to see; with much noise only the prompt is left to go by.
+Coarse things (where the object lies, its colour) outlast more noise than fine ones (its corners).
+
+**Strength 1 is not pure noise.** At the first of the steps $\sqrt{\bar\alpha_t}$ is not 0, so a trace of the picture is left, and the trained
+network knows to look for it. The run draws the same noise without that trace beside it.
+
+The script behind the seed of this app does the same with 30 steps and start step 20 (10 steps are done: strength 1/3), but leaves
+diffusers' `clip_sample=True` on, which cuts the predicted latents to [-1, 1]; here they are not cut.
+
+Left out: other schedulers, a noise of the sampler's own (eta), inpainting.
+Source: Meng et al. 2021, arXiv:2108.01073 (SDEdit); diffusers' StableDiffusionImg2ImgPipeline.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from core.foundations.captioned_shapes import COLOURS, GROUNDS, SHAPES, article, draw, render
+from core.foundations.diffusion import Moment, leading, noised, sampling, signal
+from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
+from core.stable_diffusion.autoencoder import psnr
+from core.stable_diffusion.model import Latent
+from core.stable_diffusion.real import MODELS, Real, painter_of, shown
+from core.stable_diffusion.words import asked, decoded, ids_of, judged
+
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the sweep
+
+
+@dataclass(frozen=True)
+class Img2imgConfig(Config):
+    """A picture, what to make of it, and how far."""
+
+    prompt: str = setting("a green square on white", "Prompt", high=200)
+    strength: float = setting(0.6, "Strength", low=0.02, high=1.0)
+    picture: bytes = setting(b"", "Your picture instead", high=MOST_BYTES, suffixes=SUFFIXES)
+    colour: str = setting("red", "Colour of the drawn one", choices={name: name for name in COLOURS})
+    shape: str = setting("circle", "Its shape", choices={name: name for name in SHAPES})
+    steps: int = setting(25, "Steps of the whole schedule", unit="step", low=1, high=100)
+    scale: float = setting(1.5, "Guidance scale", low=0.0, high=20.0)
+    seed: int = setting(0, "Seed of picture and noise", low=0, high=2**31 - 1)
+    rounds: int = setting(6, "Noises in the sweep", unit="noise", low=1, high=20, more=True)
+    model: str = setting("shipped", "Model", choices=MODELS, more=True)
+
+    def check(self) -> None:
+        if int(self.steps * self.strength) < 1:
+            raise ValueError(
+                f"strength must be at least 1 / steps, so that one step is done: {1 / self.steps:.3g} with {self.steps} steps, got {self.strength:g}"
+            )
+
+
+@dataclass(frozen=True)
+class Img2imgStep(Step):
+    """What is known so far; pictures as they are shown."""
+
+    prompt: str = ""
+    note: str = ""  # what was done to the user's picture
+    step: int = 0  # of the whole schedule, those left out included
+    t: int = 0
+    start: int = 0  # t of the first step that is done
+    kept: tuple[float, ...] = ()  # sqrt(alpha-bar) over t, every 20th
+    given: np.ndarray | None = None  # (2, 3, S, S) the picture and the autoencoder's copy
+    now: np.ndarray | None = None  # (2, 3, S, S) the noisy latents decoded, and the predicted picture
+    sweep: tuple[tuple[float, float, float, float], ...] = ()  # strength, PSNR in dB, % old seen, % new seen
+    row: np.ndarray | None = None  # (N, 3, S, S) the first noise's picture at strength 0 and each one so far; None: the sweep has not begun
+    fresh: bool = True  # the row of pictures may be new
+    ceiling: float = 0.0  # PSNR of the autoencoder's copy, in dB
+
+
+def left_out(steps: int, strength: float) -> int:
+    """How many of the steps are not done, as diffusers counts them."""
+    return max(steps - min(int(steps * strength), steps), 0)
+
+
+def changing(painter: Latent, config: Img2imgConfig, latents: Tensor, noise: Tensor, strength: float) -> Iterator[Moment]:
+    """From a picture's latents, with noise up to the strength, to new ones; a row per noise."""
+    skip = left_out(config.steps, strength)
+    first = leading(config.steps, painter.offset)[skip]
+    x = noised(latents, noise, float(signal(painter.schedule)[first]))
+    return denoised(painter, config, x, skip)
+
+
+def denoised(painter: Latent, config: Img2imgConfig, x: Tensor, skip: int) -> Iterator[Moment]:
+    network = painter.network(painter.states([config.prompt] * len(x)).detach())
+    return sampling(network, x, (painter.schedule, painter.predicts), config.steps, config.scale, clip=painter.clip, offset=painter.offset, skip=skip)
+
+
+def given_picture(config: Img2imgConfig, painter: Latent) -> tuple[Float[Tensor, "1 3 S S"], str]:
+    """The user's picture, or one drawn from the seed: a large object on white."""
+    side = painter.side
+    if config.picture:
+        taken = take(config.picture, side)
+        return taken.pixels[None], taken.note
+    scene = draw(np.random.default_rng(config.seed), 1, pairs=[(config.colour, config.shape)])
+    times = side / scene.side
+    x, y = (12 + 8 * place / 32 for place in (scene.x, scene.y))  # not too near the rim
+    scene = replace(scene, side=side, radius=np.full((1, 2), 9.0 * times), x=x * times, y=y * times, ground=np.array([tuple(GROUNDS).index("white")]))
+    return render(scene), ""
+
+
+# --- the experiment ---------------------------------------------------------------------------------------------------
+
+
+@experiment("How much of a picture stays when it is drawn again from noise?")
+def img2img(config: Img2imgConfig) -> Iterator[Img2imgStep]:
+    """One run at the chosen strength, step by step; then every strength with several noises."""
+    painter = yield from painter_of(config.model, lambda told: Img2imgStep(prompt=config.prompt, doing=told))
+    ids_of(painter, config.prompt)
+    picture, note = given_picture(config, painter)
+    with torch.no_grad():
+        latents = painter.encode(picture)
+    copy, every = decoded(painter, latents), signal(painter.schedule)
+    noise = painter.noise(config.rounds, config.seed)
+    start = leading(config.steps, painter.offset)[left_out(config.steps, config.strength)]
+    x = noised(latents, noise[:1], float(every[start]))
+    state = Img2imgStep(
+        config.prompt, note, left_out(config.steps, config.strength), start, start, tuple(float(kept) for kept in every.sqrt()[::20]),
+        shown(torch.cat([picture, copy])).numpy(), shown(decoded(painter, torch.cat([x, latents]))).numpy(), ceiling=psnr(copy, picture),
+    )  # fmt: skip
+    left = float(every[start].sqrt())
+    yield replace(state, doing=f"encoded, and noise added up to t = {start}: the latents are {left:.2f} x the picture + {math.sqrt(1 - left**2):.2f} x noise")
+    for moment in changing(painter, config, latents, noise[:1], config.strength):
+        last = state.step + 1 == config.steps
+        now = decoded(painter, torch.cat([moment.after, moment.after if last else moment.x0]))
+        state = replace(state, step=state.step + 1, t=moment.t, now=shown(now).numpy())
+        yield replace(state, doing=f"step {state.step} of {config.steps}, t = {moment.t}: PSNR to the original {psnr(now[1:], picture):.1f} dB")
+    yield from sweep(painter, config, picture, latents, noise, state)
+
+
+def sweep(painter: Latent, config: Img2imgConfig, picture: Tensor, latents: Tensor, noise: Tensor, state: Img2imgStep) -> Iterator[Img2imgStep]:
+    """All strengths from the same noises, and at the end the noises alone."""
+    rounds = 1 if isinstance(painter, Real) else config.rounds
+    noise, rows, pictures = noise[:rounds], list[tuple[float, float, float, float]](), list[np.ndarray]()
+    far = (float("nan"), float("nan"))
+    assert state.given is not None
+    copied = state.given[1:]
+    state = replace(state, row=copied)
+    done = Tensor()
+    for strength in strengths(config):
+        for moment in changing(painter, config, latents, noise, strength):
+            done = moment.after
+            if moment.t > painter.offset:
+                yield replace(state, fresh=False, doing=f"strength {strength:g}: t = {moment.t}")
+            if strength == config.strength and math.isnan(far[0]):
+                far = distances(moment.x, latents, moment.kept)
+        made = decoded(painter, done)
+        old, new = seen_in(painter, config, made)
+        rows.append((strength, psnr(made, picture), old, new))
+        pictures.append(shown(made[:1]).numpy())
+        state = replace(state, sweep=tuple(rows), row=np.concatenate([copied, *pictures]))
+        yield replace(
+            state, doing=f"strength {strength:g}: PSNR {rows[-1][1]:.1f} dB" + ("" if math.isnan(new) else f", the judge sees the prompt's in {new:.0f} %")
+        )
+    for moment in denoised(painter, config, noise, 0):
+        if moment.t > painter.offset:
+            yield replace(state, fresh=False, doing=f"the same noises without a picture: t = {moment.t}")
+    alone = decoded(painter, moment.after)
+    yield replace(state, figures=figures(state, far, made, alone, picture, seen_in(painter, config, alone)[1]), doing="all strengths are drawn")
+
+
+def strengths(config: Img2imgConfig) -> list[float]:
+    """Those of the sweep that do a step at least, and the chosen one."""
+    return sorted({strength for strength in (*STRENGTHS, config.strength) if int(config.steps * strength) >= 1})
+
+
+def distances(x: Tensor, latents: Tensor, kept: float) -> tuple[float, float]:
+    """How far the noisy latents are from the picture's (root mean square): by the formula, and measured."""
+    expected = (1 - math.sqrt(kept)) ** 2 * float(latents.square().mean()) + (1 - kept)
+    return math.sqrt(expected), float((x - latents).square().mean().sqrt())
+
+
+def seen_in(painter: Latent, config: Img2imgConfig, pictures: Tensor) -> tuple[float, float]:
+    """% in which the judge sees what was drawn, and what the prompt asks for; not a number where nothing of that kind is known."""
+    if isinstance(painter, Real):
+        return float("nan"), float("nan")
+    colour, shape = judged(pictures)
+    old = None if config.picture else (tuple(COLOURS).index(config.colour), SHAPES.index(config.shape))
+    shares = [float("nan") if pair is None else 100 * float(((colour == pair[0]) & (shape == pair[1])).mean()) for pair in (old, asked(config.prompt))]
+    return shares[0], shares[1]
+
+
+def figures(state: Img2imgStep, far: tuple[float, float], made: Tensor, alone: Tensor, picture: Tensor, new: float) -> tuple[Compared, ...]:
+    """made: the pictures at strength 1; alone: those from the same noises and no picture; new: % of the latter in which the prompt's is seen."""
+    least, most, rms = state.sweep[0], state.sweep[-1], math.sqrt(F.mse_loss(made, alone).item())
+    told = [
+        Compared("noisy latents from the picture's", "root mean square", far[0], far[1], "sqrt((1 - sqrt(a))^2 z^2 + 1 - a), a is alpha-bar"),
+        Compared(f"PSNR at strength {least[0]:g}", "dB", state.ceiling, least[1], "the autoencoder's copy: strength 0"),
+        Compared(f"PSNR at strength {most[0]:g}", "dB", psnr(alone, picture), most[1], "pictures from the same noises alone"),
+        Compared("pixel at strength 1 against noise alone", "root mean square", 0.0, rms, "if nothing of the picture were left"),
+    ]  # fmt: skip
+    if not math.isnan(new):
+        told.append(Compared("judge sees the prompt's at strength 1", "%", new, most[3], "pictures from the same noises alone"))
+        half = next((strength for strength, *_, share in state.sweep if share >= 50), None)
+        told.append(Compared("smallest strength at which the prompt wins", "strength", None, half, "in half of the pictures or more"))
+    return tuple(told)
+
+
+def words_of(config: Img2imgConfig) -> str:
+    """What stands above the given picture."""
+    return "your picture" if config.picture else article(f"{config.colour} {config.shape}")

@@ -1,0 +1,229 @@
+"""real: a tiny Stable Diffusion in the hub's own format, our loop equal to its pipeline, and what is refused."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from core.foundations.diffusion import sampling
+from core.foundations.small_diffusion import roll
+from core.foundations.weights import models
+from core.stable_diffusion import real
+from core.stable_diffusion.img2img import Img2imgConfig, changing, given_picture, img2img
+from core.stable_diffusion.real import HUB, Real, from_folder, painter_of, shown, told_by, wanted
+from core.stable_diffusion.words import WordsConfig, columns_of, words
+
+NAME = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Half precision, as the hub's variant fp16; latents of 4 x 16 x 16, pictures of 32 x 32."""
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    place = tmp_path_factory.mktemp("tiny")
+    tokenizer = tiny_tokenizer(place / "tokenizer")
+    unet = UNet2DConditionModel(
+        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=16, attention_head_dim=2,
+        norm_num_groups=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = AutoencoderKL(latent_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, sample_size=32, **kinds)
+    text = CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    ))  # fmt: skip
+    for number, part in enumerate((unet, vae, text)):
+        roll(part, torch.Generator().manual_seed(number))
+    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.to(torch.float16).save_pretrained(place, variant="fp16", safe_serialization=True)
+    return place
+
+
+def tiny_tokenizer(place):
+    """Letters, and 'red' as one token: the two files of the hub, read by transformers."""
+    from transformers import CLIPTokenizer
+
+    place.mkdir()
+    pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "re", "red</w>", "<|startoftext|>", "<|endoftext|>"]
+    (place / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    (place / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    (place / "tokenizer_config.json").write_text(json.dumps(ends | {"model_max_length": 12, "tokenizer_class": "CLIPTokenizer"}))
+    return CLIPTokenizer.from_pretrained(place)
+
+
+@pytest.fixture(scope="module")
+def painter(folder):
+    return from_folder(folder)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch, folder):
+    """As if there were a GPU and the folder had been fetched; it computes on the CPU all the same."""
+    monkeypatch.setattr(real, "this_machine", lambda: SimpleNamespace(gpu="T4", device="cpu"))
+    monkeypatch.setattr(real, "hub_folder", lambda name: folder)
+    monkeypatch.setattr(real, "check_memory", lambda need, what: None)
+    yield
+    models().held.pop(NAME, None)
+
+
+def pipe_of(folder, kind):
+    from diffusers import DDIMScheduler
+
+    pipe = kind.from_pretrained(folder, variant="fp16", safety_checker=None, requires_safety_checker=False, dtype=torch.float32)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)  # the default would cut latents, which are no pixels
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+# --- the same as diffusers --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_the_hub_says_what_it_is(painter):
+    assert isinstance(painter, Real) and painter.places == (4, 16, 16) and painter.side == 32
+    assert (painter.schedule, painter.predicts, painter.offset, painter.clip) == ("scaled_linear", "epsilon", 1, False)
+    assert painter.scale == pytest.approx(0.18215) and painter.noise(2, 0).shape == (2, 4, 16, 16)
+
+
+def test_our_loop_is_the_pipeline(painter, folder):
+    from diffusers import StableDiffusionPipeline
+
+    x, prompts = painter.noise(2, 3), ["a red cat", "dog"]
+    for moment in sampling(painter.network(painter.states(prompts)), x, (painter.schedule, painter.predicts), 6, 4.0, offset=painter.offset):
+        x = moment.after
+    theirs = pipe_of(folder, StableDiffusionPipeline)(prompts, num_inference_steps=6, guidance_scale=4.0, latents=painter.noise(2, 3), output_type="pt")
+    torch.testing.assert_close(painter.decode(x), theirs.images, atol=2e-4, rtol=1e-3)
+
+
+def test_image_to_image_is_the_pipeline(painter, folder):
+    from diffusers import StableDiffusionImg2ImgPipeline
+
+    config = Img2imgConfig(prompt="a red cat", strength=0.5, steps=6)
+    latents = painter.encode(given_picture(config, painter)[0])
+    *_, last = changing(painter, config, latents, painter.noise(1, 5), 0.5)
+    theirs = pipe_of(folder, StableDiffusionImg2ImgPipeline)(
+        "a red cat", image=latents, strength=0.5, num_inference_steps=6, guidance_scale=config.scale, generator=torch.Generator().manual_seed(5),
+        output_type="latent",
+    )  # fmt: skip
+    torch.testing.assert_close(last.after, theirs.images, atol=1e-3, rtol=1e-3)
+
+
+def test_many_rows_go_in_parts_and_come_out_the_same(painter, monkeypatch):
+    x, states = painter.noise(5, 0), painter.states(["a", "red", "cat", "dog", "x"])
+    whole = painter(x, 301, states)
+    monkeypatch.setattr(real, "ROWS", 2)
+    torch.testing.assert_close(painter(x, 301, states), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_encode_and_decode_scale(painter):
+    picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    latents = painter.encode(picture)
+    with torch.no_grad():
+        plain = painter.vae.encode(2 * picture - 1).latent_dist.mean
+        again = (painter.vae.decode(plain).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(latents, plain * 0.18215, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(painter.decode(latents), again, atol=1e-4, rtol=1e-3)
+
+
+def test_words_of_several_tokens_keep_together(painter):
+    columns = dict(columns_of(painter, "red cat"))
+    assert columns == {"start": [0], "red": [1], "cat": [2, 3, 4], "end": [5], "padding": list(range(6, 12))}
+
+
+def test_words_and_img2img_run_on_it(on_a_gpu):
+    steps = list(words(WordsConfig(model=NAME, prompt="a red cat", changed="a big cat", steps=2, rounds=1)))
+    assert "2.1" in steps[0].doing or "GB" in steps[0].doing
+    drawn = [step for step in steps if step.pixels is not None]
+    assert drawn[-1].pixels.shape == (4, 3, 32, 32) and drawn[-1].heat.shape[-2:] == (16, 16) and drawn[-1].figures
+    assert len(drawn[-1].sweep) == 3  # without, with words, with both
+    last = list(img2img(Img2imgConfig(model=NAME, prompt="a red cat", steps=2, rounds=1)))[-1]
+    assert last.figures and last.sweep[-1][0] == 1.0
+
+
+def test_large_pictures_are_shown_small():
+    assert shown(torch.rand(1, 3, 512, 512)).shape == (1, 3, 96, 96)
+    small = torch.rand(1, 3, 32, 32)
+    assert shown(small) is small
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def load(name):
+    return list(painter_of(name, lambda told: told))
+
+
+def test_only_the_list_is_offered(refusal):
+    assert "must be one of" in refusal(lambda: load("runwayml/stable-diffusion-v1-5"))
+    assert all(len(model.revision) == 40 and not model.llama for model in HUB.values())
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, refusal):
+    monkeypatch.setattr(real, "this_machine", lambda: SimpleNamespace(gpu=None, device="cpu"))
+    told = refusal(lambda: load(NAME))
+    assert "needs a GPU with 4.1 GB" in told and "small one" in told
+
+
+def test_memory_is_asked_for_before_anything_is_fetched(on_a_gpu, monkeypatch, refusal):
+    monkeypatch.undo()
+    monkeypatch.setattr(real, "this_machine", lambda: SimpleNamespace(gpu="T4", device="cpu"))
+    monkeypatch.setattr("core.foundations.base_model.free_bytes", lambda: 1e9)
+    monkeypatch.setattr(real, "hub_folder", lambda name: pytest.fail("fetched"))
+    assert "needs 4.1 GB of memory, and 1.0 GB are free" in refusal(lambda: load(NAME))
+
+
+def test_without_a_network_it_says_what_it_needs(on_a_gpu, monkeypatch, refusal):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def nothing(name, revision, **told):
+        assert name == NAME and revision == HUB[NAME].revision
+        raise LocalEntryNotFoundError("no network") if told else OSError("no network")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(real, "this_machine", lambda: SimpleNamespace(gpu="T4", device="cpu"))
+    monkeypatch.setattr(real, "check_memory", lambda need, what: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", nothing)
+    told = refusal(lambda: load(NAME))
+    assert "2.1 GB" in told and "small one" in told
+
+
+def test_only_what_is_needed_is_fetched():
+    model = "diffusion_pytorch_model"
+    kinds = ("config.json", f"{model}.bin", f"{model}.fp16.safetensors", f"{model}.safetensors", f"{model}.non_ema.safetensors")
+    files = [f"{part}/{kind}" for part in ("unet", "vae") for kind in kinds]
+    files += ["text_encoder/config.json", "text_encoder/model.safetensors", "text_encoder/pytorch_model.bin", "tokenizer/merges.txt"]
+    settings = ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/merges.txt"]
+    weights = [f"unet/{model}.fp16.safetensors", f"vae/{model}.fp16.safetensors", "text_encoder/model.safetensors"]
+    assert wanted([*files, "v1-5-pruned.ckpt", "safety_checker/model.safetensors"], NAME) == settings + weights
+
+
+def test_pickles_are_never_read(folder, tmp_path, refusal):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "pickled")
+    weights = next((tmp_path / "pickled" / "unet").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    assert "no safetensors for its unet" in refusal(lambda: from_folder(tmp_path / "pickled"))
+
+
+@pytest.mark.parametrize("other", [{"beta_schedule": "linear"}, {"beta_end": 0.02}, {"num_train_timesteps": 500}, {"prediction_type": "flow"}])
+def test_another_schedule_is_refused(other, refusal):
+    assert told_by(SCHEDULER) == ("scaled_linear", "epsilon", 0)
+    assert told_by(SCHEDULER | {"prediction_type": "v_prediction", "steps_offset": 1})[1:] == ("v_prediction", 1)
+    assert "scheduler of this model" in refusal(lambda: told_by(SCHEDULER | other))
+
+
+def test_too_long_a_prompt_is_refused(painter, refusal):
+    assert "at most 10 tokens" in refusal(lambda: painter.states(["red " * 11]))
+    assert painter.states(["red " * 10]).shape == (1, 12, 16)
