@@ -33,6 +33,7 @@ class Chapter:
 SYLLABUS = [
     Chapter("Getting started", ("nanogpt",)),
     Chapter("Fine-tuning", ("lora", "qlora", "rlhf")),
+    Chapter("Multimodal models", ("clip", "glide", "dalle2", "stable_diffusion")),
     Chapter(
         "Engineering magics",
         (
@@ -50,7 +51,10 @@ SYLLABUS = [
 ]
 
 MAX_UPLOAD = "32mb"
-SLOW_IMPORTS = ("transformers.models.llama.modeling_llama", "peft", "bitsandbytes")
+SLOW_IMPORTS = ("transformers.models.llama.modeling_llama", "peft", "bitsandbytes", "open_clip", "diffusers.models.unets.unet_2d_condition")
+
+
+UNREAD = ("_retryable", "_undoable", "likeable", "streamable", "autoscroll", "preserved_by_key", "component_class_name")  # by any component used here
 
 
 class SlimBlocks(gr.Blocks):
@@ -59,13 +63,14 @@ class SlimBlocks(gr.Blocks):
     def get_config_file(self) -> Any:
         config = super().get_config_file()
         for component in config["components"]:
-            kept = ("api_info",) if component["type"] == "api" else ()  # which the API page and the clients do read
-            for name in ("api_info", "api_info_as_input", "api_info_as_output", "example_inputs", "component_class_id", "key"):
+            kept = ("api_info",) if component["type"] == "api" else ()  # which the API page and the clients do read, as the name and the value
+            for name in ("api_info", "api_info_as_input", "api_info_as_output", "example_inputs", "component_class_id", "key", "skip_api"):
                 if name not in kept:
                     component.pop(name, None)
-            if kept:
-                component["props"].pop("_api_info", None)
-        config["dependencies"] = [{name: value for name, value in one.items() if value is not None} for one in config["dependencies"]]
+            for name in ("_api_info",) if kept else UNREAD:
+                component["props"].pop(name, None)
+            component["props"].pop("_selectable", None)
+        config["dependencies"] = [{name: value for name, value in one.items() if value is not None and value is not False} for one in config["dependencies"]]
         return config
 
 

@@ -5,7 +5,22 @@ import sys
 
 from tests.bench.ledger import ROOT
 
-BENCHES = ("startup", "browser", "first_step", "generation", "training", "lora", "nf4", "attention", "decode", "ranks", "pipeline", "quality")
+BENCHES = (
+    "startup",
+    "browser",
+    "first_step",
+    "generation",
+    "training",
+    "lora",
+    "nf4",
+    "attention",
+    "decode",
+    "clip",
+    "painting",
+    "ranks",
+    "pipeline",
+    "quality",
+)
 
 if __name__ == "__main__":
     failed = [name for name in BENCHES if subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *sys.argv[1:]], cwd=ROOT).returncode]
