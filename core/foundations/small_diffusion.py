@@ -141,7 +141,7 @@ class Lesson:
 
 
 def rate_at(step: int, steps: int, rate: float) -> float:
-    """Warm up for 300 steps at most, then half a cosine down to a hundredth."""
+    """Warm up for a sixteenth of the steps, 300 at most, while half a cosine falls to a hundredth."""
     return rate * min(1.0, (step + 1) / min(300, max(1, steps // 16))) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 

@@ -64,8 +64,9 @@ def test_the_average_follows_slowly_and_starts_with_the_weights():
 
 def test_the_rate_warms_up_and_ends_near_nothing():
     rates = [rate_at(step, 2000, 1.0) for step in range(2000)]
-    assert rates[0] == pytest.approx(1 / 300) and max(rates) > 0.9 and rates[-1] < 0.011
-    assert rates[:300] == sorted(rates[:300]) and rates[300:] == sorted(rates[300:], reverse=True)
+    assert rates[0] == pytest.approx(1 / 125) and max(rates) > 0.9 and rates[-1] < 0.011  # a sixteenth of 2,000
+    assert rates[:125] == sorted(rates[:125]) and rates[125:] == sorted(rates[125:], reverse=True)
+    assert rate_at(0, 100_000, 1.0) == pytest.approx(1 / 300)
     assert rate_at(0, 1, 1.0) > 0
 
 
