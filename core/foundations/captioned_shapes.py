@@ -67,6 +67,11 @@ class Scenes:
         arrays: dict[str, Any] = {name: value[chosen] for name, value in vars(self).items() if name != "side"}
         return replace(self, **arrays)
 
+    def at(self, side: int) -> "Scenes":
+        """The same scenes on a canvas of another size."""
+        times = side / self.side
+        return replace(self, side=side, radius=self.radius * times, x=self.x * times, y=self.y * times)
+
     def pair(self, number: int, thing: int = 0) -> tuple[str, str]:
         """(colour, shape) of an object; the colour of a grey one is ''."""
         colour = int(self.colour[number, thing])

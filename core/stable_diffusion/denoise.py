@@ -1,7 +1,7 @@
 r"""One picture, step by step, with all the numbers.
 
 Sampling begins with noise of the latents' size, $z_T \sim \mathcal{N}(0, 1)$. At each step the U-Net is asked twice, without words and with
-them. It answers with $v$, from which noise and picture follow:
+them. It answers with $v$, from which noise and picture follow (Stable Diffusion 1 and 2.1 base answer with the noise itself):
 
 $$\hat\varepsilon = \sqrt{\bar\alpha_t}\,v + \sqrt{1-\bar\alpha_t}\,z_t, \qquad \hat z_0 = \sqrt{\bar\alpha_t}\,z_t - \sqrt{1-\bar\alpha_t}\,v.$$
 
@@ -10,8 +10,8 @@ w\,(\varepsilon(z_t, c) - \varepsilon(z_t))$. Mixing the $v$ in that way gives t
 $\varepsilon_c - \varepsilon = \sqrt{\bar\alpha_t}\,(v_c - v)$, the words can change the predicted noise only where a picture is left in $z_t$.
 
 **The scheduler's arithmetic** (DDIM) takes the predicted picture and the predicted noise and mixes them anew, for a step that holds more
-picture: $z_s = \sqrt{\bar\alpha_s}\,\hat z_0 + \sqrt{1-\bar\alpha_s}\,\hat\varepsilon$. The panel does it for one number of the 256, and asks
-diffusers' scheduler for the same. The predicted picture is blurred at first, since it is an average over all that it could become;
+picture: $z_s = \sqrt{\bar\alpha_s}\,\hat z_0 + \sqrt{1-\bar\alpha_s}\,\hat\varepsilon$. The panel does it for one number of the 256 (of 16,384 in a
+real one), and asks diffusers' scheduler for the same. The predicted picture is blurred at first, since it is an average over all that it could become;
 the layout is settled early, edges late.
 
 Left out: solvers that use several steps (see `schedulers`).
@@ -28,11 +28,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import COLOURS, SHAPES, tokens_of
+from core.foundations.captioned_shapes import COLOURS, SHAPES
 from core.foundations.diffusion import Moment, both_of, leading, sampling, signal
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import shipped_judge
-from core.stable_diffusion.model import SCHEDULER, Latent, shipped_painter
+from core.stable_diffusion.model import SCHEDULER, Latent
+from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown, thinned
+
+CELLS = 8  # of a side, among which one is followed: the small model's places, larger cells of a larger grid
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ class DenoiseConfig(Config):
     scale: float = setting(2.0, "Guidance scale", low=0.0, high=20.0)
     seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
     channel: int = setting(0, "Followed: channel", low=0, high=3)
-    row: int = setting(4, "Its row", low=0, high=7)
-    column: int = setting(4, "Its column", low=0, high=7)
+    row: int = setting(4, "Its row", low=0, high=CELLS - 1)
+    column: int = setting(4, "Its column", low=0, high=CELLS - 1)
     eta: float = setting(0.0, "Fresh noise, eta", low=0.0, high=1.0, more=True, help="0: DDIM, 1: DDPM")
+    model: str = setting("shipped", "Model", choices=MODELS, more=True)
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,14 @@ class DenoiseStep(Step):
     next_t: int = 0  # -1: done
     kept: float = 0.0  # alpha-bar at t
     earlier: float = 0.0  # alpha-bar at the next step
-    latent: np.ndarray | None = None  # (4, 8, 8) before the step
+    latent: np.ndarray | None = None  # (4, h, w) before the step; of a large grid every so many places
     free: np.ndarray | None = None  # predicted noise without the words
     told: np.ndarray | None = None  # ... with them
     pictures: np.ndarray | None = None  # (5, 3, S, S) decoded: the latent; predicted without, with words, guided; the next latent
     pull: float = 0.0  # |told - free| / |free|
     sure: float | None = None  # the judge's probability of the asked colour and shape in the predicted picture
+    numbers: int = 0  # of the latents
+    predicts: str = "v_prediction"  # what the U-Net answers with, or "epsilon"
     sums: tuple[tuple[str, float], ...] = ()  # one number through the formulas
     off: float = 0.0  # largest difference from diffusers' scheduler so far
 
@@ -91,14 +97,16 @@ def sureness(picture: Float[Tensor, "1 3 S S"], wanted: tuple[int, int] | None) 
 # --- the arithmetic of one number -------------------------------------------------------------------------------------
 
 
-def by_hand(x: float, v_free: float, v_told: float, kept: float, earlier: float, scale: float) -> tuple[tuple[str, float], ...]:
-    """One number of the latents through a step of DDIM, with eta 0, in plain arithmetic."""
+def by_hand(
+    x: float, said_free: float, said_told: float, kept: float, earlier: float, scale: float, predicts: str = "v_prediction"
+) -> tuple[tuple[str, float], ...]:
+    """One number of the latents through a step of DDIM, with eta 0, in plain arithmetic; said: v, or the noise."""
     picture, noise = math.sqrt(kept), math.sqrt(1 - kept)
-    free, told = (picture * v + noise * x for v in (v_free, v_told))
+    free, told = (said if predicts == "epsilon" else picture * said + noise * x for said in (said_free, said_told))
     mixed = free + scale * (told - free)
     x0 = (x - noise * mixed) / picture
     after = math.sqrt(earlier) * x0 + math.sqrt(1 - earlier) * mixed
-    return (("x", x), ("v free", v_free), ("v told", v_told), ("free", free), ("told", told), ("guided", mixed), ("x0", x0), ("after", after))
+    return (("x", x), ("said free", said_free), ("said told", said_told), ("free", free), ("told", told), ("guided", mixed), ("x0", x0), ("after", after))
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -107,31 +115,43 @@ def by_hand(x: float, v_free: float, v_told: float, kept: float, earlier: float,
 @experiment("What happens in one step of Stable Diffusion?")
 def denoise(config: DenoiseConfig) -> Iterator[DenoiseStep]:
     """Step after step, each of them beside diffusers' own."""
-    tokens_of([config.prompt])
-    painter, wanted = shipped_painter(), asked(config.prompt)
+    painter = yield from painter_of(config.model, lambda told: DenoiseStep(doing=told))
+    check_prompts(painter, [config.prompt])
+    wanted = None if isinstance(painter, Real) else asked(config.prompt)
     network = painter.network(painter.states([config.prompt]))
     kinds = (painter.schedule, painter.predicts)
     dice, twin = (torch.Generator().manual_seed(config.seed + 1) for _ in range(2))
-    theirs, off, done = diffusers_ddim(config.steps), 0.0, list[DenoiseStep]()
+    theirs, off, done = diffusers_ddim(painter, config.steps), 0.0, list[DenoiseStep]()
     x = painter.noise(1, config.seed)
     for moment in sampling(network, x, kinds, config.steps, config.scale, config.eta, dice, offset=painter.offset):
         mixed = moment.free + config.scale * (moment.told - moment.free)
         also = theirs.step(mixed, moment.t, moment.x, eta=config.eta, generator=twin).prev_sample
         off = max(off, float((also - moment.after).abs().max()))
         step = told_step(painter, config, moment, len(done) + 1, wanted)
-        step = replace(step, off=off, sums=(*step.sums, ("theirs", float(also[0, config.channel, config.row, config.column]))))
+        step = replace(step, off=off, sums=(*step.sums, ("theirs", float(also[followed(painter, config)]))))
         done.append(step)
         yield step
     yield replace(done[-1], figures=figures_of(config, done), doing=ended(config, done))
 
 
-def diffusers_ddim(steps: int) -> Any:
-    """diffusers' scheduler, with the settings of the shipped model."""
+def diffusers_ddim(painter: Latent, steps: int) -> Any:
+    """diffusers' scheduler, with the settings of the model."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(**SCHEDULER)
+    scheduler = DDIMScheduler(**SCHEDULER | settings_of(painter))
     scheduler.set_timesteps(steps)
     return scheduler
+
+
+def settings_of(painter: Latent) -> dict[str, Any]:
+    """In what the schedulers of the models differ."""
+    return {"beta_schedule": painter.schedule, "prediction_type": painter.predicts, "steps_offset": painter.offset}
+
+
+def followed(painter: Latent, config: DenoiseConfig) -> tuple[int, int, int, int]:
+    """Where in a batch of latents the followed number is."""
+    high, wide = painter.places[1:]
+    return 0, config.channel, config.row * high // CELLS, config.column * wide // CELLS
 
 
 @torch.no_grad()
@@ -142,14 +162,15 @@ def told_step(painter: Latent, config: DenoiseConfig, moment: Moment, number: in
     earlier = float(signal(painter.schedule)[max(0, next_t)])
     (free_x0, free), (told_x0, told) = (both_of(moment.x, said, moment.kept, painter.predicts) for said in (moment.free, moment.told))
     pictures = painter.decode(torch.cat([moment.x, free_x0, told_x0, moment.x0, moment.after]))
-    one = (0, config.channel, config.row, config.column)
-    sums = by_hand(float(moment.x[one]), float(moment.free[one]), float(moment.told[one]), moment.kept, earlier, config.scale)
+    one = followed(painter, config)
+    sums = by_hand(float(moment.x[one]), float(moment.free[one]), float(moment.told[one]), moment.kept, earlier, config.scale, painter.predicts)
     sure = sureness(pictures[3:4], wanted)
     pull = float((told - free).norm() / free.norm())
     seen = "" if sure is None else f"; the judge sees what was asked for with {sure:.0%}"
     return DenoiseStep(
-        number=number, of=config.steps, t=moment.t, next_t=next_t, kept=moment.kept, earlier=earlier, latent=moment.x[0].numpy(), free=free[0].numpy(),
-        told=told[0].numpy(), pictures=pictures.numpy(), pull=pull, sure=sure, sums=sums,
+        number=number, of=config.steps, t=moment.t, next_t=next_t, kept=moment.kept, earlier=earlier, latent=thinned(moment.x[0]).numpy(),
+        free=thinned(free[0]).numpy(), told=thinned(told[0]).numpy(), pictures=shown(pictures).numpy(), pull=pull, sure=sure,
+        numbers=moment.x.numel(), predicts=painter.predicts, sums=sums,
         doing=f"step {number} of {config.steps}, t = {moment.t}: the words change the predicted noise by {pull:.1%}{seen}",
     )  # fmt: skip
 
@@ -166,9 +187,10 @@ def figures_of(config: DenoiseConfig, done: list[DenoiseStep]) -> tuple[Compared
     figures = [Compared("largest difference from diffusers' DDIMScheduler", "of a latent", 0.0, last.off, "the same formula")]
     if not config.eta:
         figures.append(Compared("the followed number at the end, by hand", "of a latent", sums["theirs"], sums["after"], "diffusers' DDIMScheduler"))
-    strongest = max(done, key=lambda step: step.pull)
-    source = "the difference has the factor sqrt(alpha-bar), largest at the end"
-    figures.append(Compared("step at which the words change the noise most", "step", float(config.steps), float(strongest.number), source))
+    if last.predicts == "v_prediction":
+        strongest = max(done, key=lambda step: step.pull)
+        source = "the difference has the factor sqrt(alpha-bar), largest at the end"
+        figures.append(Compared("step at which the words change the noise most", "step", float(config.steps), float(strongest.number), source))
     if last.sure is not None:
         figures.append(Compared("probability of what was asked for", "%", 100.0, 100 * last.sure, "the prompt"))
         figures.append(Compared("the judge is right from step", "step", None, float(right_from(done)), f"{config.steps + 1} would be never"))

@@ -105,10 +105,9 @@ def given_picture(config: Img2imgConfig, painter: Latent) -> tuple[Float[Tensor,
         taken = take(config.picture, side)
         return taken.pixels[None], taken.note
     scene = draw(np.random.default_rng(config.seed), 1, pairs=[(config.colour, config.shape)])
-    times = side / scene.side
     x, y = (12 + 8 * place / 32 for place in (scene.x, scene.y))  # not too near the rim
-    scene = replace(scene, side=side, radius=np.full((1, 2), 9.0 * times), x=x * times, y=y * times, ground=np.array([tuple(GROUNDS).index("white")]))
-    return render(scene), ""
+    scene = replace(scene, radius=np.full((1, 2), 9.0), x=x, y=y, ground=np.array([tuple(GROUNDS).index("white")]))
+    return render(scene.at(side)), ""
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------

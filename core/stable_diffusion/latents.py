@@ -20,6 +20,9 @@ none of them has; letters and stripes were in none. Pure noise has nothing that 
 loud directions, $1 - k/n$ of the variance is lost at least: with uniform noise (variance $\tfrac{1}{12}$) and $k/n = \tfrac{1}{12}$ the PSNR is at
 most $-10\log_{10}(\tfrac{11}{12} \cdot \tfrac{1}{12}) = 11.2$ dB.
 
+**A real one** knows photographs, not shapes, and has 512 x 512 pixels: letters and stripes are drawn on so much more canvas, as small as they were. No judge
+of shapes is asked, and fewer pictures go through.
+
 Left out: the bits of a number. Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1 and appendix G.
 """
 
@@ -37,12 +40,14 @@ from core.foundations.experiment import Compared, Config, Step, experiment, sett
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
 from core.foundations.small_diffusion import right
 from core.stable_diffusion.autoencoder import psnr
-from core.stable_diffusion.model import Latent, shipped_painter
+from core.stable_diffusion.model import Latent
+from core.stable_diffusion.real import MODELS, Real, painter_of, shown, thinned
 
 KINDS = {"one": "one object", "two": "two objects", "letters": "letters", "stripes": "fine stripes", "noise": "pure noise"}
-OURS, REAL = (32, 4, 4), (512, 8, 4)  # side, factor, channels
+REAL = (512, 8, 4)  # side, factor, channels
 FITTED = 32  # pictures of the linear formula
 EACH = 8  # pictures of each kind in the comparison
+FEW = 2  # of each and for the formula, with a real one
 PART = 16  # pictures in one unit of work
 
 
@@ -54,8 +59,9 @@ class LatentsConfig(Config):
     drawn: str = setting("one", "Else draw", choices=KINDS)
     colour: str = setting("red", "Colour", choices={name: name for name in COLOURS}, when=("drawn", "one"))
     shape: str = setting("star", "Shape", choices={name: name for name in SHAPES}, when=("drawn", "one"))
-    scenes: int = setting(96, "Unseen scenes for the judge", low=16, high=512)
+    scenes: int = setting(96, "Unseen scenes for the judge", low=16, high=512, help="with the small model")
     seed: int = setting(0, "Seed", low=0, high=2**31 - 1)
+    model: str = setting("shipped", "Model", choices=MODELS, more=True)
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class LatentsStep(Step):
     again: np.ndarray | None = None  # ... after the round trip
     shrunk: np.ndarray | None = None  # ... shrunk to as few numbers and enlarged
     error: np.ndarray | None = None  # (3, S, S) absolute error
-    latents: np.ndarray | None = None  # (4, 8, 8)
-    preview: np.ndarray | None = None  # (3, 8, 8) the linear formula's picture
+    side: int = 0  # pixels of the picture's side as the autoencoder has it; what is shown may be smaller
+    grid: int = 0  # places of the latents' side
+    latents: np.ndarray | None = None  # (4, h, w); of a large grid every so many places
+    preview: np.ndarray | None = None  # (3, h, w) the linear formula's picture
     without: np.ndarray | None = None  # (4, 3, S, S) decoded with one channel at 0
     without_psnr: tuple[float, ...] = ()
     formula: np.ndarray | None = None  # (3, 5): red, green, blue from the four channels and 1
@@ -130,23 +138,23 @@ def round_trip(painter: Latent, pictures: Tensor) -> tuple[Tensor, Tensor]:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def letters(dice: np.random.Generator, n: int) -> Float[Tensor, "n 3 32 32"]:
-    """Dark letters on white, two lines of four."""
+def letters(dice: np.random.Generator, n: int, side: int) -> Float[Tensor, "n 3 S S"]:
+    """Dark letters on white, two lines of four on 32 x 32 pixels."""
     from PIL import Image, ImageDraw, ImageFont
 
     font, out = ImageFont.load_default(13), list[Tensor]()
     for _ in range(n):
-        sheet = Image.new("L", (32, 32), 245)
-        for line in range(2):
-            word = "".join(chr(97 + int(code)) for code in dice.integers(26, size=4))
+        sheet = Image.new("L", (side, side), 245)
+        for line in range(side // 16):
+            word = "".join(chr(97 + int(code)) for code in dice.integers(26, size=side // 8))
             ImageDraw.Draw(sheet).text((1, 1 + 15 * line), word, fill=10, font=font)
         out.append(torch.from_numpy(np.array(sheet)).float().expand(3, -1, -1) / 255)
     return torch.stack(out)
 
 
-def stripes(dice: np.random.Generator, n: int) -> Float[Tensor, "n 3 32 32"]:
+def stripes(dice: np.random.Generator, n: int, side: int) -> Float[Tensor, "n 3 S S"]:
     """Waves of 3 to 5 pixels in two colours, at any angle."""
-    across, down = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="xy")
+    across, down = torch.meshgrid(*[torch.arange(float(side))] * 2, indexing="xy")
     out = list[Tensor]()
     for _ in range(n):
         angle, length = dice.uniform(0, np.pi), dice.uniform(3, 5)
@@ -156,16 +164,16 @@ def stripes(dice: np.random.Generator, n: int) -> Float[Tensor, "n 3 32 32"]:
     return torch.stack(out)
 
 
-def pictures_of(kind: str, n: int, seed: int) -> Float[Tensor, "n 3 32 32"]:
+def pictures_of(kind: str, n: int, seed: int, side: int) -> Float[Tensor, "n 3 S S"]:
     """n pictures of a kind."""
     dice = np.random.default_rng(seed)
     if kind == "letters":
-        return letters(dice, n)
+        return letters(dice, n, side)
     if kind == "stripes":
-        return stripes(dice, n)
+        return stripes(dice, n, side)
     if kind == "noise":
-        return torch.from_numpy(dice.random((n, 3, 32, 32), dtype=np.float32))
-    return render(draw(dice, n, two=float(kind == "two"), held_out=None))
+        return torch.from_numpy(dice.random((n, 3, side, side), dtype=np.float32))
+    return render(draw(dice, n, two=float(kind == "two"), held_out=None).at(side))
 
 
 def chosen(config: LatentsConfig, side: int) -> tuple[Float[Tensor, "1 3 S S"], str]:
@@ -174,8 +182,8 @@ def chosen(config: LatentsConfig, side: int) -> tuple[Float[Tensor, "1 3 S S"], 
         taken = take(config.picture, side)
         return taken.pixels[None], taken.note
     if config.drawn == "one":
-        return render(draw(np.random.default_rng(config.seed), 1, pairs=[(config.colour, config.shape)])), ""
-    return pictures_of(config.drawn, 1, config.seed), ""
+        return render(draw(np.random.default_rng(config.seed), 1, pairs=[(config.colour, config.shape)]).at(side)), ""
+    return pictures_of(config.drawn, 1, config.seed, side), ""
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -184,18 +192,24 @@ def chosen(config: LatentsConfig, side: int) -> tuple[Float[Tensor, "1 3 S S"], 
 @experiment("What does a picture become, and what comes back?")
 def latents(config: LatentsConfig) -> Iterator[LatentsStep]:
     """One picture there and back, its channels one by one, other kinds of pictures, then many scenes before the judge."""
-    painter = shipped_painter()
+    painter = yield from painter_of(config.model, lambda told: LatentsStep(doing=told))
+    real = isinstance(painter, Real)
+    each, fitted = (FEW, FEW) if real else (EACH, FITTED)
     picture, note = chosen(config, painter.side)
     state = there_and_back(painter, picture)
-    told = f"{picture.numel()} numbers become {state.latents.size}: {state.psnr:.1f} dB come back"  # type: ignore[union-attr]
-    state = read(painter, picture, replace(state, note=note), config.seed)
+    codes = 4 * state.grid**2
+    told = f"{picture.numel()} numbers become {codes}: {state.psnr:.1f} dB come back"
+    state = read(painter, picture, replace(state, note=note), config.seed, fitted)
     yield replace(state, doing=f"{told}; a linear formula of the latents explains {state.explained:.0%} of the colours of other pictures")
     for kind in KINDS:
-        some = pictures_of(kind, EACH, config.seed + 1)
+        some = pictures_of(kind, each, config.seed + 1, painter.side)
         again = round_trip(painter, some)[1]
-        plain = psnr(some, shrunk(some, state.latents.size))  # type: ignore[union-attr]
+        plain = psnr(some, shrunk(some, codes))
         state = replace(state, kinds=(*state.kinds, (KINDS[kind], psnr(some, again), plain)))
-        yield replace(state, doing=f"{EACH} pictures of {KINDS[kind]}: {state.kinds[-1][1]:.1f} dB come back, {plain:.1f} dB by shrinking")
+        yield replace(state, doing=f"{each} pictures of {KINDS[kind]}: {state.kinds[-1][1]:.1f} dB come back, {plain:.1f} dB by shrinking")
+    if real:
+        yield replace(state, figures=figures_of(state), doing=f"{told}, {state.shrunk_psnr:.1f} dB by shrinking")
+        return
     for judged, before, after in verdicts(painter, config):
         state = replace(state, judged=judged, before=before, after=after)
         yield replace(state, doing=f"{judged} unseen scenes: the judge names {before:.0f} % right before and {after:.0f} % after")
@@ -211,15 +225,16 @@ def there_and_back(painter: Latent, picture: Float[Tensor, "1 3 S S"]) -> Latent
     with torch.no_grad():
         without = painter.decode(fewer)
     return LatentsStep(
-        pixels=picture[0].numpy(), again=again[0].numpy(), shrunk=plain[0].numpy(), error=(again - picture)[0].abs().numpy(), latents=z[0].numpy(),
-        without=without.numpy(), without_psnr=tuple(psnr(one[None], again) for one in without), psnr=psnr(picture, again), shrunk_psnr=psnr(picture, plain),
+        pixels=shown(picture)[0].numpy(), again=shown(again)[0].numpy(), shrunk=shown(plain)[0].numpy(), error=shown((again - picture).abs())[0].numpy(),
+        side=picture.shape[-1], grid=z.shape[-1], latents=thinned(z[0]).numpy(), without=shown(without).numpy(),
+        without_psnr=tuple(psnr(one[None], again) for one in without), psnr=psnr(picture, again), shrunk_psnr=psnr(picture, plain),
     )  # fmt: skip
 
 
 @torch.no_grad()
-def read(painter: Latent, picture: Float[Tensor, "1 3 S S"], state: LatentsStep, seed: int) -> LatentsStep:
+def read(painter: Latent, picture: Float[Tensor, "1 3 S S"], state: LatentsStep, seed: int, fitted: int) -> LatentsStep:
     """The linear formula from latents to colours, fitted on some pictures and tried on others; its preview of this one."""
-    known, other = (render(draw(np.random.default_rng(seed + start), FITTED, two=0.3)) for start in (2, 3))
+    known, other = (render(draw(np.random.default_rng(seed + start), fitted, two=0.3).at(painter.side)) for start in (2, 3))
     formula = linear(known, painter.encode(known))
     z = painter.encode(picture)
     preview = (tiles(picture, z)[0] @ formula).clamp(0, 1).T.reshape(3, *z.shape[-2:])
@@ -239,18 +254,18 @@ def verdicts(painter: Latent, config: LatentsConfig) -> Iterator[tuple[int, floa
 
 def figures_of(state: LatentsStep) -> tuple[Compared, ...]:
     """How much smaller, how well it comes back, and what else was tried."""
-    assert state.pixels is not None and state.latents is not None
+    pixels, codes, here = 3 * state.side**2, 4 * state.grid**2, state.side // state.grid
     by_kind = {name: (trip, plain) for name, trip, plain in state.kinds}
     shrinking = "shrinking to 243 numbers and enlarging"
     side, factor, channels = REAL
-    return (
-        Compared("compression here", "x", 3 * OURS[1] ** 2 / OURS[2], state.pixels.size / state.latents.size, "3 f^2 / c with f = 4, c = 4"),
+    told = (
+        Compared("compression here", "x", 3 * here**2 / 4, pixels / codes, f"3 f^2 / c with f = {here}, c = 4"),
         Compared(
             "compression of Stable Diffusion", "x", 3 * factor**2 / channels, compression(side, factor, channels), "3 f^2 / c with f = 8, c = 4", "computed"
         ),
         Compared("PSNR of this picture", "dB", state.shrunk_psnr, state.psnr, shrinking),
         Compared("PSNR of one object", "dB", *by_kind[KINDS["one"]][::-1], shrinking),
-        Compared("PSNR of pure noise", "dB", noise_bound(state.latents.size / state.pixels.size), by_kind[KINDS["noise"]][0], "the best linear code"),
-        Compared("named right after the round trip", "%", state.before, state.after, "the same scenes before it"),
+        Compared("PSNR of pure noise", "dB", noise_bound(codes / pixels), by_kind[KINDS["noise"]][0], "the best linear code"),
         Compared("colours explained by a linear formula", "%", 100.0, 100 * state.explained, "if latents were only small colour pictures"),
     )
+    return (*told, Compared("named right after the round trip", "%", state.before, state.after, "the same scenes before it")) if state.judged else told

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.foundations.base_model import check_memory, free_bytes
+from core.foundations.captioned_shapes import tokens_of
 from core.foundations.diffusion import KINDS, STEPS, signal
 from core.foundations.machine import this_machine
 from core.foundations.weights import HubModel, Unavailable, model_bytes, models
@@ -193,7 +194,21 @@ def fetched_and_loaded(name: str) -> Latent:
     return loaded
 
 
+def check_prompts(painter: Latent, prompts: Sequence[str]) -> None:
+    """ValueError: the model cannot read them (words that the small one does not know, too many tokens for a real one)."""
+    if isinstance(painter, Real):
+        painter.ids(prompts)
+    else:
+        tokens_of(prompts)
+
+
 def shown(pictures: Tensor, most: int = 96) -> Tensor:
     """Pictures of at most `most` pixels on a side, to send to a browser; small ones stay as they are."""
     side = pictures.shape[-1]
     return pictures if side <= most else F.interpolate(pictures, (most, most), mode="area")
+
+
+def thinned(latents: Tensor, most: int = 16) -> Tensor:
+    """Every so many places of a grid, so that at most `most` of a side are left to send; their numbers stay as loud as they are."""
+    every = -(-latents.shape[-1] // most)
+    return latents[..., every // 2 :: every, every // 2 :: every]

@@ -24,6 +24,8 @@ steps) and tells the network that there is a picture in pure noise; `terminal_sn
 predicted latent between -1 and 1, as if it were pixels; `set_alpha_to_one` and `steps_offset = 0` differ, too, from what the model was made for.
 Latents have a deviation of about 1: of a normal distribution 32 % lies outside.
 
+A real model draws the first prompt only, and no judge knows what is in its pictures.
+
 Left out: ancestral Euler, Heun, UniPC; Karras' spacing of $\sigma$.
 Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2020, arXiv:2010.02502; Karras et al. 2022, arXiv:2206.00364; Lu et al. 2022, arXiv:2211.01095;
 huggingface/diffusers.
@@ -31,7 +33,7 @@ huggingface/diffusers.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,19 +41,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.foundations.captioned_shapes import draw, prompt, tokens_of
+from core.foundations.captioned_shapes import draw, prompt
 from core.foundations.diffusion import Network, guided, leading, sampling, trailing
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import shipped_judge
-from core.stable_diffusion.denoise import asked
-from core.stable_diffusion.model import SCHEDULER, Latent, shipped_painter
+from core.stable_diffusion.denoise import asked, settings_of
+from core.stable_diffusion.model import SCHEDULER, Latent
+from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown
 
 SOLVERS = ("DDPM", "DDIM", "Euler", "DPM-Solver++")
 COUNTS = (4, 8, 15, 25, 50)
-BETAS = {name: SCHEDULER[name] for name in ("beta_schedule", "beta_start", "beta_end")}
-SHARED = BETAS | {name: SCHEDULER[name] for name in ("prediction_type", "steps_offset")}
+SHARED = {name: SCHEDULER[name] for name in ("beta_schedule", "beta_start", "beta_end", "prediction_type", "steps_offset")}
 SPACINGS = {"trailing": "trailing: from the last step down", "leading": "leading: as Stable Diffusion is shipped"}
-SCRIPT = BETAS | {"prediction_type": SCHEDULER["prediction_type"]}  # all else as DDIMScheduler comes: clip_sample, set_alpha_to_one, no offset
 SETS = {"the shipped settings": "DDIM", "the script's": "script", "the script's without clip_sample": "script without clip_sample"}
 TWICE = 2  # as many steps for what counts as converged
 
@@ -61,11 +62,12 @@ class SchedulersConfig(Config):
     """What to draw, from which noise, in how many steps at most."""
 
     prompt: str = setting("a red circle", "Prompt of the pictures", high=300)
-    others: int = setting(3, "Other prompts, for the judge", low=1, high=15)
+    others: int = setting(3, "Other prompts, for the judge", low=1, high=15, help="with the small model")
     steps: int = setting(25, "Steps, at most", unit="step", low=4, high=50)
     scale: float = setting(2.0, "Guidance scale", low=0.0, high=20.0)
     spacing: str = setting("trailing", "Which steps are visited", choices=SPACINGS, more=True)
     seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
+    model: str = setting("shipped", "Model", choices=MODELS, more=True)
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ class SchedulersStep(Step):
     fresh: bool = False  # whether there is anything new to draw
 
 
-def scheduler_of(name: str, spacing: str = "leading") -> Any:
-    """A scheduler of diffusers with the settings of the shipped model; the script's have their own spacing."""
+def scheduler_of(name: str, spacing: str = "leading", told: Mapping[str, Any] = SHARED) -> Any:
+    """A scheduler of diffusers with a model's settings; the script's leave all but the schedule as DDIMScheduler comes: clip_sample, no offset."""
     import diffusers
 
-    shared = SHARED | {"timestep_spacing": spacing}
+    shared = dict(told) | {"timestep_spacing": spacing}
+    script = {key: value for key, value in told.items() if key != "steps_offset"}
     if name == "DDPM":
         return diffusers.DDPMScheduler(**shared, clip_sample=False)
     if name == "DDIM":
@@ -94,9 +97,9 @@ def scheduler_of(name: str, spacing: str = "leading") -> Any:
     if name == "Euler":
         return diffusers.EulerDiscreteScheduler(**shared)
     if name == "script":
-        return diffusers.DDIMScheduler(**SCRIPT)
+        return diffusers.DDIMScheduler(**script)
     if name == "script without clip_sample":
-        return diffusers.DDIMScheduler(**SCRIPT, clip_sample=False)
+        return diffusers.DDIMScheduler(**script, clip_sample=False)
     return diffusers.DPMSolverMultistepScheduler(**shared)
 
 
@@ -109,19 +112,22 @@ class Walk:
     seconds: float = 0.0
 
 
-def walk(name: str, network: Network, noise: Tensor, steps: int, scale: float, seed: int, spacing: str = "leading") -> Iterator[Walk]:
+def walk(
+    name: str, network: Network, noise: Tensor, steps: int, scale: float, seed: int, spacing: str = "leading",
+    told: Mapping[str, Any] = SHARED, clock: Callable[[], float] = time.process_time,
+) -> Iterator[Walk]:  # fmt: skip
     """From the noise to latents with a scheduler of diffusers; a Walk per step, the same object."""
-    scheduler, dice = scheduler_of(name, spacing), torch.Generator().manual_seed(seed)
+    scheduler, dice = scheduler_of(name, spacing, told), torch.Generator().manual_seed(seed)
     scheduler.set_timesteps(steps)
     scaled = float(scheduler.sigmas[0].square() + 1) ** 0.5 if name == "Euler" else 1.0  # in its variables noise of deviation 1 is that loud
-    told = Walk(noise * scaled)
+    here = Walk(noise * scaled)
     for t in scheduler.timesteps:
-        started = time.process_time()
-        free, words = network(scheduler.scale_model_input(told.x, t), int(t))
-        out = scheduler.step(guided(free, words, scale), t, told.x, generator=dice)
-        told.x, told.x0 = out.prev_sample, getattr(out, "pred_original_sample", None)
-        told.seconds += time.process_time() - started
-        yield told
+        started = clock()
+        free, words = network(scheduler.scale_model_input(here.x, t), int(t))
+        out = scheduler.step(guided(free, words, scale), t, here.x, generator=dice)
+        here.x, here.x0 = out.prev_sample, getattr(out, "pred_original_sample", None)
+        here.seconds += clock() - started
+        yield here
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -139,9 +145,11 @@ def apart(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
     return 100 * float(np.abs(np.asarray(a) - np.asarray(b)).mean())
 
 
-def prompts_of(config: SchedulersConfig) -> tuple[str, ...]:
-    """The user's prompt, then others that training has seen."""
-    tokens_of([config.prompt])
+def prompts_of(config: SchedulersConfig, painter: Latent) -> tuple[str, ...]:
+    """The user's prompt, then others that training has seen; with a real model the user's alone."""
+    check_prompts(painter, [config.prompt])
+    if isinstance(painter, Real):
+        return (config.prompt,)
     scenes = draw(np.random.default_rng(config.seed + 1), config.others)
     return (config.prompt, *(prompt(*scenes.pair(number)) for number in range(config.others)))
 
@@ -152,10 +160,11 @@ def prompts_of(config: SchedulersConfig) -> tuple[str, ...]:
 @experiment("How many steps does each solver need?")
 def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
     """The grid of solvers and step counts from the same noise, then the script's settings beside the right ones."""
-    prompts, painter = prompts_of(config), shipped_painter()
+    painter = yield from painter_of(config.model, lambda told: SchedulersStep(doing=told))
+    prompts = prompts_of(config, painter)
     counts = tuple(sorted({*(count for count in COUNTS if count < config.steps), config.steps}))
     network, noise = painter.network(painter.states(prompts)), painter.noise(len(prompts), config.seed)
-    run = Solving(painter, network, noise, config, SchedulersStep(counts=counts, prompts=prompts, noise=decoded(painter, noise[:1])[0].numpy()))
+    run = Solving(painter, network, noise, config, SchedulersStep(counts=counts, prompts=prompts, noise=shown(decoded(painter, noise[:1]))[0].numpy()))
     yield replace(run.state, fresh=True, doing=f"one noise for all; prompts: {', '.join(prompts)[:150]}")
     yield from run.solved("converged", "DPM-Solver++", TWICE * counts[-1])
     for count in counts:
@@ -167,7 +176,7 @@ def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
         yield from run.solved(name, solver, counts[-1], "leading")
     yield from run.written_out(counts[0])
     sets = [run.pictures[name, counts[-1]] for name in SETS]
-    state = replace(run.state, script=tuple(one.numpy() for one in sets), script_right=tuple(share_right(one, prompts) for one in sets), fresh=True)
+    state = replace(run.state, script=tuple(shown(one).numpy() for one in sets), script_right=tuple(run.right(one) for one in sets), fresh=True)
     away, without = (apart(sets[0], one) for one in sets[1:])
     yield replace(state, figures=run.figures(state), doing=f"the script's settings change a pixel by {away:.1f} %, without clip_sample by {without:.1f} %")
 
@@ -183,13 +192,17 @@ class Solving:
     def __init__(self, painter: Latent, network: Network, noise: Tensor, config: SchedulersConfig, state: SchedulersStep) -> None:
         self.painter, self.network, self.noise, self.config, self.state = painter, network, noise, config, state
         self.pictures, self.walks = dict[tuple[str, int], Tensor](), dict[tuple[str, int], Walk]()
-        self.at_once = max(1, 12 // len(noise))  # steps in one unit of work
+        self.real = isinstance(painter, Real)
+        self.at_once = 1 if self.real else max(1, 12 // len(noise))  # steps in one unit of work
+        self.clock = time.perf_counter if self.real else time.process_time  # a GPU's work is not the process's
+        self.settings = SHARED | settings_of(painter)
         self.difference = 0.0
 
     def solved(self, name: str, solver: str, count: int, spacing: str = "") -> Iterator[SchedulersStep]:
         """Run a solver in `count` steps and keep what it drew under a name."""
         config = self.config
-        for number, told in enumerate(walk(solver, self.network, self.noise, count, config.scale, config.seed, spacing or config.spacing), 1):
+        steps = walk(solver, self.network, self.noise, count, config.scale, config.seed, spacing or config.spacing, self.settings, self.clock)
+        for number, told in enumerate(steps, 1):
             self.walks[name, count] = told
             if number % self.at_once == 0:
                 yield replace(self.state, doing=f"{name}, step {number} of {count}")
@@ -198,8 +211,11 @@ class Solving:
     def keep(self, solver: str, count: int) -> None:
         """Add a line to the table."""
         pictures, best = self.pictures[solver, count], self.pictures["converged", TWICE * self.state.counts[-1]]
-        line = (solver, count, share_right(pictures, self.state.prompts), self.walks[solver, count].seconds, apart(pictures, best))
-        self.state = replace(self.state, table=(*self.state.table, line), pictures=(*self.state.pictures, pictures.numpy()))
+        line = (solver, count, self.right(pictures), self.walks[solver, count].seconds, apart(pictures, best))
+        self.state = replace(self.state, table=(*self.state.table, line), pictures=(*self.state.pictures, shown(pictures).numpy()))
+
+    def right(self, pictures: Tensor) -> float:
+        return math.nan if self.real else share_right(pictures, self.state.prompts)
 
     def told(self) -> str:
         solver, count, right, _, away = self.state.table[-1]
@@ -221,6 +237,7 @@ class Solving:
         assert ddim.x0 is not None
         of = {(solver, count): (right, seconds, away) for solver, count, right, seconds, away in state.table}
         outside = 100 * float((self.walks["DDIM", last].x.abs() > 1).double().mean())
+        by_script = apart(*(self.pictures[name, last] for name in list(SETS)[:2]))
         normal = 100 * (1 - math.erf(1 / math.sqrt(2)))
         told = [
             Compared("DDIM written out against diffusers'", "of a latent", 0.0, self.difference, "the same formula"),
@@ -231,7 +248,7 @@ class Solving:
                      f"second order: that of {first} steps, times ({first} / {last})^2"),
             Compared("DDPM's distance, most steps", "% of a pixel", of["DDIM", last][2], of["DDPM", last][2], "DDIM's"),
             Compared("latents outside of -1 to 1", "%", normal, outside, "a normal distribution of deviation 1"),
-            Compared("change of a pixel by the script's settings", "% of its range", 0.0, apart(*state.script[:2]), "the right settings"),
+            Compared("change of a pixel by the script's settings", "% of its range", 0.0, by_script, "the right settings"),
             Compared("seconds for the most steps, DPM-Solver++", "s", of["DDIM", last][1], of["DPM-Solver++", last][1], "DDIM: as many calls of the network"),
         ]  # fmt: skip
         if not math.isnan(state.script_right[0]):

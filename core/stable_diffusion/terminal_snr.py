@@ -24,6 +24,9 @@ $$\sqrt{\bar\alpha'_t} = \big(\sqrt{\bar\alpha_t} - \sqrt{\bar\alpha_T}\big)\,\f
 let samplers begin at the last step (*trailing* instead of *leading*: the usual 25 steps begin at $t = 961$), and train again with $v$, since noise predicted
 from pure noise says nothing. The last row of pictures uses that schedule with a network that was not trained again.
 
+**A real one** draws any ground, so there the brightness of the ground is shown, and no ideal network stands beside it. It predicts noise: with
+nothing but noise before it, it cannot begin, so the rescaled schedule has no pictures.
+
 Left out: training with it; offset noise. Source: Lin et al. 2023, arXiv:2305.08891.
 """
 
@@ -36,14 +39,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import GROUNDS, draw, render, tokens_of
+from core.foundations.captioned_shapes import GROUNDS, draw, render
 from core.foundations.diffusion import Network, leading, noised, sampling, signal, trailing
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
-from core.stable_diffusion.model import Latent, shipped_painter
+from core.stable_diffusion.model import Latent
+from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown
 
 LEVELS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # times the trace of a black (below 0) or white (above) picture
 CURVE = tuple(number / 5 for number in range(-22, 23))  # the levels of the drawn curve
-SCENES, PART = 256, 32  # pictures whose trace is measured, and in one unit of work
+SCENES, PARTS = 256, 8  # pictures whose trace is measured, in so many units of work
+FEW = 16  # ... with a real one
 COPIES = 4  # noises for each of them
 REAL_SIDE = 64  # of Stable Diffusion's latents
 
@@ -57,6 +62,7 @@ class TerminalSnrConfig(Config):
     steps: int = setting(10, "Steps", unit="step", low=4, high=50)
     scale: float = setting(2.0, "Guidance scale", low=0.0, high=20.0)
     seed: int = setting(0, "Seed", low=0, high=2**31 - 1)
+    model: str = setting("shipped", "Model", choices=MODELS, more=True)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class TerminalSnrStep(Step):
 
     left: float = 0.0  # sqrt(alpha-bar) at the last step
     measured: float = 0.0  # ... found again in noised latents
+    places: int = 8  # of a side of the latents
     scenes: int = 0  # noised latents so far
     told_apart: float = 0.0  # % of them whose ground a linear test names right
     expected: float = 0.0  # ... by the formula
@@ -75,8 +82,9 @@ class TerminalSnrStep(Step):
     times: tuple[int, ...] = ()  # of the two curves
     roots: tuple[float, ...] = ()  # sqrt(alpha-bar) at those
     mended: tuple[float, ...] = ()  # ... rescaled to end at 0
-    ideal: tuple[float, ...] = ()  # share of white grounds of an ideal network, at CURVE
+    ideal: tuple[float, ...] = ()  # share of white grounds of an ideal network, at CURVE; nothing where grounds are not black or white
     levels: tuple[tuple[float, float, float, float], ...] = ()  # level, % white by the formula, % white drawn, mean brightness of the ground
+    rescales: bool = True  # whether the network can begin with nothing but noise
     rows: tuple[np.ndarray, ...] = ()  # for each level: (N, 3, S, S)
     mended_row: np.ndarray | None = None  # the same with the rescaled schedule
     mended_white: float = 0.0
@@ -132,24 +140,32 @@ def rim(pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N"]:
 @experiment("How much picture is left in the last step, and does it matter?")
 def terminal_snr(config: TerminalSnrConfig) -> Iterator[TerminalSnrStep]:
     """The schedule, its trace found again in noised latents, then pictures from noise with ever more of it."""
-    tokens_of([config.prompt])
-    painter = shipped_painter()
+    painter = yield from painter_of(config.model, lambda told: TerminalSnrStep(doing=told))
+    check_prompts(painter, [config.prompt])
     every, grounds = signal(painter.schedule), Grounds(painter)
     kept, noise = float(every[-1]), painter.noise(config.pictures, config.seed)
     state = computed(painter, config, every, grounds, noise)
     yield replace(state, fresh="all", doing=f"{state.left:.4f} of the picture is left at t = 999, by the schedule")
     state = yield from found_again(config, painter, state, kept, grounds)
     network = painter.network(painter.states([config.prompt] * config.pictures))
+    real = isinstance(painter, Real)
     for level in LEVELS:
         x = (1 - kept) ** 0.5 * noise + kept**0.5 * grounds.trace(level)
         pictures = yield from painted(painter, network, config, x, every, state, f"noise and {what(level)}")
         lit = rim(pictures)
-        line = (level, 100 * grounds.white_share(level, kept), 100 * float((lit > 0.5).double().mean()), float(lit.mean()))
-        state = replace(state, levels=(*state.levels, line), rows=(*state.rows, pictures.numpy()))
-        yield replace(state, fresh="all", doing=f"noise and {what(level)}: {line[2]:.0f} % white grounds, {line[1]:.0f} % expected")
+        expected = math.nan if real else 100 * grounds.white_share(level, kept)
+        line = (level, expected, 100 * float((lit > 0.5).double().mean()), float(lit.mean()))
+        state = replace(state, levels=(*state.levels, line), rows=(*state.rows, shown(pictures).numpy()))
+        told = f"brightness of the ground {line[3]:.2f}" if real else f"{line[2]:.0f} % white grounds, {line[1]:.0f} % expected"
+        yield replace(state, fresh="all", doing=f"noise and {what(level)}: {told}")
+    if not state.rescales:
+        darkest, brightest = state.levels[0][3], state.levels[-1][3]
+        told = f"brightness of the ground {darkest:.2f} with 4 x black in the noise, {brightest:.2f} with 4 x white"
+        yield replace(state, figures=figures_of(state, kept), doing=told)
+        return
     pictures = yield from painted(painter, network, config, noise, zero_terminal(every), state, "pure noise, a schedule that ends at 0")
     white = 100 * float((rim(pictures) > 0.5).double().mean())
-    state = replace(state, mended_row=pictures.numpy(), mended_white=white, fresh="all")
+    state = replace(state, mended_row=shown(pictures).numpy(), mended_white=white, fresh="all")
     by_level = {level: share for level, _, share, _ in state.levels}
     yield replace(
         state, figures=figures_of(state, kept), doing=f"{by_level[-4.0]:.0f} % white grounds with 4 x black in the noise, {by_level[4.0]:.0f} % with 4 x white"
@@ -170,8 +186,8 @@ def computed(painter: Latent, config: TerminalSnrConfig, every: Tensor, grounds:
     return TerminalSnrStep(
         left=kept**0.5, d=d, expected=100 * normal_share(d), expected_real=100 * normal_share(d * REAL_SIDE / painter.places[-1]),
         leading_t=first, leading_left=float(every[first]) ** 0.5, times=times, roots=tuple(float(every[t]) ** 0.5 for t in times),
-        mended=tuple(float(mended[t]) ** 0.5 for t in times), ideal=tuple(grounds.white_share(level, kept) for level in CURVE),
-        start=painter.decode(noise).numpy(),
+        mended=tuple(float(mended[t]) ** 0.5 for t in times), start=shown(painter.decode(noise)).numpy(), places=painter.places[-1],
+        ideal=() if isinstance(painter, Real) else tuple(grounds.white_share(level, kept) for level in CURVE), rescales=painter.predicts != "epsilon",
     )  # fmt: skip
 
 
@@ -179,10 +195,11 @@ def found_again(
     config: TerminalSnrConfig, painter: Latent, state: TerminalSnrStep, kept: float, grounds: Grounds
 ) -> Generator[TerminalSnrStep, None, TerminalSnrStep]:
     """Latents noised to the last step: how much of them a regression finds, and how often a linear test names the ground."""
-    scenes, dice = draw(np.random.default_rng(config.seed + 1), SCENES, held_out=None), torch.Generator().manual_seed(config.seed + 2)
+    total = FEW if isinstance(painter, Real) else SCENES
+    scenes, dice = draw(np.random.default_rng(config.seed + 1), total, held_out=None).at(painter.side), torch.Generator().manual_seed(config.seed + 2)
     across, length, hits = 0.0, 0.0, list[bool]()
-    for first in range(0, SCENES, PART):
-        part = scenes[first : first + PART]
+    for first in range(0, total, total // PARTS):
+        part = scenes[first : first + total // PARTS]
         with torch.no_grad():
             z = painter.encode(render(part)).repeat(COPIES, 1, 1, 1)
         noisy = noised(z, torch.randn(z.shape, generator=dice), kept)
@@ -212,14 +229,16 @@ def figures_of(state: TerminalSnrStep, kept: float) -> tuple[Compared, ...]:
     """What is left of the picture at the last step, and what that does to the ground."""
     by_level = {level: told for level, *told in state.levels}
     ideal = "an ideal network without words about the ground: Phi of the side on which the noise lies"
-    return (
+    told = [
         Compared("picture left at the last step", "of its size", state.left, state.measured, "sqrt(alpha-bar_T), regression over noised latents"),
         Compared("SNR at the last step", "ratio", 0.004682, kept / (1 - kept), "Lin et al. 2023, table 1", "computed"),
         Compared("grounds read from the last step", "%", state.expected, state.told_apart, "Phi(d)"),
-        Compared("white grounds, 4 x black in the noise", "%", by_level[-4.0][0], by_level[-4.0][1], ideal),
-        Compared("white grounds, pure noise", "%", by_level[0.0][0], by_level[0.0][1], ideal),
-        Compared("white grounds, 4 x white in the noise", "%", by_level[4.0][0], by_level[4.0][1], ideal),
-        Compared("brightness of the ground, 1 x white against 1 x black", "of 1", by_level[-1.0][2], by_level[1.0][2], "with 1 x black"),
-        Compared("picture left at the last step, rescaled", "of its size", 0.0, state.mended[-1], "zero terminal SNR", "computed"),
-        Compared("white grounds, rescaled schedule", "%", by_level[0.0][1], state.mended_white, "pure noise, the schedule as it is"),
-    )
+    ]
+    if state.ideal:
+        names = {-4.0: "4 x black in the noise", 0.0: "pure noise", 4.0: "4 x white in the noise"}
+        told += [Compared(f"white grounds, {name}", "%", by_level[level][0], by_level[level][1], ideal) for level, name in names.items()]
+    told.append(Compared("brightness of the ground, 1 x white against 1 x black", "of 1", by_level[-1.0][2], by_level[1.0][2], "with 1 x black"))
+    told.append(Compared("picture left at the last step, rescaled", "of its size", 0.0, state.mended[-1], "zero terminal SNR", "computed"))
+    if state.rescales:
+        told.append(Compared("white grounds, rescaled schedule", "%", by_level[0.0][1], state.mended_white, "pure noise, the schedule as it is"))
+    return tuple(told)

@@ -12,10 +12,11 @@ NAMES = (("latent", "z_t"), ("noise", "without words"), ("noise", "with words"),
 
 def denoise_panels(config: DenoiseConfig) -> list[Panel]:
     hint = "Rows: latent, noise without words, noise with words, their difference. Columns: the 4 channels."
+    hint += "" if config.model == "shipped" else " Every fourth row and column of the grid."
     kinds = [series("noise", "noise", "b"), series("sure", "judge", "c", dots=True)]
     seen = lines(
         "course",
-        "Noise left, and what the judge sees in the prediction",
+        "Noise left, and what the judge sees in the prediction" if config.model == "shipped" else "Noise left",
         axis("step", "count", config.steps),
         axis("share", "%", 101),
         kinds,
@@ -27,7 +28,7 @@ def denoise_panels(config: DenoiseConfig) -> list[Panel]:
         player("film", "", [
             view("pictures", "pictures", f"Decoded: '{config.prompt[:40]}', guidance {config.scale:g}", span=12, most=200, least=96),
             view("maps", "matrix", "In latent space", span=5, square=True, signed=True, words=words, hint=hint),
-            view("sums", "text", "The scheduler's arithmetic, for one of the 256 numbers", span=7, height=470),
+            view("sums", "text", "The scheduler's arithmetic, for one number of the latents", span=7, height=470),
             seen,
             view("pull", "text", "What the words ask for", span=7, height=265),
         ], scrub="step", rate=3, bar_before=1),
@@ -89,9 +90,8 @@ def sums(step: DenoiseStep) -> str:
         f"a', b' at the next t    {c:.4f}",
         f"                        {d:.4f}",
         f"z                      {of['x']:+.4f}",
-        f"v, no words            {of['v free']:+.4f}",
-        f"v, with words          {of['v told']:+.4f}",
-        "noise = a v + b z",
+        *(answers(of) if step.predicts == "v_prediction" else ()),
+        "noise = a v + b z" if step.predicts == "v_prediction" else "noise, the U-Net's answer",
         f"  no words             {of['free']:+.4f}",
         f"  with words           {of['told']:+.4f}",
         "guided e = no + w (with - no)",
@@ -107,17 +107,20 @@ def sums(step: DenoiseStep) -> str:
     ])  # fmt: skip
 
 
+def answers(of: dict[str, float]) -> tuple[str, str]:
+    return f"v, no words            {of['said free']:+.4f}", f"v, with words          {of['said told']:+.4f}"
+
+
 def pull(step: DenoiseStep) -> str:
     high, low = float(abs(step.told - step.free).max()), float(abs(step.free).max())
     return "\n".join([
         "noise(z, words) - noise(z)",
-        "= sqrt(alpha-bar)",
-        "  · (v(z, words) - v(z))",
+        *(("= sqrt(alpha-bar)", "  · (v(z, words) - v(z))") if step.predicts == "v_prediction" else ()),
         "",
         f"length, of the noise's {100 * step.pull:5.2f} %",
         f"largest number          {high:.3f}",
         f"largest of the noise    {low:.3f}",
         "",
         "from diffusers' scheduler,",
-        f"all 256 numbers: {step.off:.1e}",
+        f"all {step.numbers:,} numbers: {step.off:.1e}",
     ])  # fmt: skip

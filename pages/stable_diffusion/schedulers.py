@@ -34,7 +34,7 @@ def draw_schedulers(step: SchedulersStep, sketch: Sketch) -> None:
         for title, right, some in zip(titles, step.script_right, step.script, strict=True):
             under = [agreed(right), *step.prompts[1:]]
             shown += [picture(one, title if not number else "", under=under[number]) for number, one in enumerate(some[:4])]
-        sketch.show("script", {"columns": min(4, len(step.prompts)), "pictures": shown})
+        sketch.show("script", {"columns": min(4, len(step.prompts)) if len(step.prompts) > 1 else len(titles), "pictures": shown})
     else:
         sketch.show("script", {"columns": 4, "pictures": [picture(blank, "the common noise, decoded")]})
 
@@ -75,12 +75,13 @@ def table(step: SchedulersStep) -> str:
     """A line per solver, a column per number of steps: how often the judge agrees, and seconds."""
     of = {(solver, count): (right, seconds) for solver, count, right, seconds, _ in step.table}
     head = "".join(f"{count:>5}" for count in step.counts)
-    lines = [f"judge, %  {head}"]
-    for solver in SOLVERS:
+    judged = not step.table or any(not math.isnan(right) for right, _ in of.values())
+    lines = [f"judge, %  {head}"] if judged else ["No judge knows these pictures."]
+    for solver in SOLVERS if judged else ():
         shares = [of.get((solver, count), (math.nan, 0.0))[0] for count in step.counts]
         lines.append(f"{solver[:8]:<10}" + "".join("    ." if math.isnan(share) else f"{share:5.0f}" for share in shares))
     lines += ["", f"seconds   {head}"]
     for solver in SOLVERS:
         times = [of.get((solver, count), (0.0, 0.0))[1] for count in step.counts]
         lines.append(f"{solver[:8]:<10}" + "".join(f"{seconds:5.2f}" if seconds else "    ." for seconds in times))
-    return "\n".join([*lines, "", f"for {len(step.prompts)} pictures at once"])
+    return "\n".join([*lines, "", f"for {len(step.prompts)} pictures at once" if len(step.prompts) > 1 else "for one picture"])

@@ -8,7 +8,8 @@ SHOWN = 4  # rows of pictures
 
 
 def terminal_snr_panels(config: TerminalSnrConfig) -> list[Panel]:
-    share = chart(axis("trace of black (-) or white (+)", "x 0.0683"), axis("white grounds", "%", 104))
+    real = config.model != "shipped"
+    share = chart(axis("trace of black (-) or white (+)", "x 0.0683"), axis("brightness of the ground" if real else "white grounds", "%", 104))
     share["xaxis"] |= {"range": [LEVELS[0] - 0.4, LEVELS[-1] + 0.4], "tickvals": list(LEVELS)}
     share["yaxis"] |= {"range": [-4, 104]}
     left = chart(axis("t", "step of the schedule"), axis("picture left", "root of alpha-bar", 0.4))
@@ -17,7 +18,7 @@ def terminal_snr_panels(config: TerminalSnrConfig) -> list[Panel]:
     title = f"'{config.prompt[:40]}' from {SHOWN} noises; above: how much of a black (-) or white (+) picture is in the noise"
     return [
         view("rows", "pictures", title, span=12, most=104, least=28),
-        view("share", "plot", "Does the ground follow? Drawn (dots), ideal network (dashed)", span=6, layout=share, height=320),
+        view("share", "plot", "Does the ground follow?" + ("" if real else " Drawn (dots), ideal network (dashed)"), span=6, layout=share, height=320),
         view("left", "plot", "The end of the schedule: as it is (blue), rescaled (orange)", span=6, layout=left, height=320),
         text("numbers", "Counted", span=12, height=215),
     ]
@@ -29,7 +30,7 @@ def draw_terminal_snr(step: TerminalSnrStep, sketch: Sketch) -> None:
     if step.fresh == "all":
         sketch.show("rows", rows(step))
     levels = [level for level, *_ in step.levels]
-    sketch.show("share", ideal(step) + ([dots(levels, [drawn for _, _, drawn, _ in step.levels], "drawn", "a", line=True)] if levels else []))
+    sketch.show("share", ideal(step) + ([dots(levels, drawn(step), "drawn", "a", line=True)] if levels else []))
     sketch.show("left", [
         curve(step.times, step.roots, "as it is", "a"),
         curve(step.times, step.mended, "rescaled", "b"),
@@ -41,13 +42,21 @@ def draw_terminal_snr(step: TerminalSnrStep, sketch: Sketch) -> None:
 
 def ideal(step: TerminalSnrStep) -> list[dict[str, object]]:
     """The curve of an ideal network at the levels, and how well it could read the ground at 1."""
-    return [curve(CURVE, [100 * share for share in step.ideal], "ideal", "level", dash=True)]
+    return [curve(CURVE if step.ideal else (), [100 * share for share in step.ideal], "ideal", "level", dash=True)]
+
+
+def drawn(step: TerminalSnrStep) -> list[float]:
+    """% of white grounds; where any ground may come, their brightness."""
+    return [white if step.ideal else 100 * lit for _, _, white, lit in step.levels]
 
 
 def rows(step: TerminalSnrStep) -> dict[str, object]:
     """A column for each level, and one for the rescaled schedule; the noise itself where nothing has been drawn yet."""
-    columns = [*step.rows, *[step.start] * (len(LEVELS) - len(step.rows)), step.start if step.mended_row is None else step.mended_row]
-    names = [*(f"{level:+g}" if level else "0" for level in LEVELS), "rescaled"]
+    columns = [*step.rows, *[step.start] * (len(LEVELS) - len(step.rows))]
+    names = [f"{level:+g}" if level else "0" for level in LEVELS]
+    if step.rescales:
+        columns.append(step.start if step.mended_row is None else step.mended_row)
+        names.append("rescaled")
     shown = [picture(some[number], "" if number else name) for number in range(SHOWN) for name, some in zip(names, columns, strict=True)]
     return {"columns": len(names), "pictures": shown}
 
@@ -62,5 +71,5 @@ def numbers(step: TerminalSnrStep) -> str:
         f"d                       {step.d:.3f}",
         f"ground read, Phi(d)    {step.expected:4.1f} %",
         f"  measured             {step.told_apart:4.1f} %" if step.scenes else "  (measured next)",
-        f"  with 64 x 64 latents {step.expected_real:4.1f} %",
+        *([f"  with 64 x 64 latents {step.expected_real:4.1f} %"] if step.places < 64 else []),
     ])  # fmt: skip

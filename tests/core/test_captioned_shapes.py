@@ -89,6 +89,14 @@ def test_pictures_stay_in_range_and_objects_in_the_picture(seed, side):
 
 
 @given(seeds)
+def test_a_larger_canvas_has_the_same_scenes(seed):
+    scenes = scenes_of(seed, two=0.5)
+    large = render(scenes.at(128))
+    assert large.shape[-1] == 128
+    assert float((torch.nn.functional.avg_pool2d(large, 4) - render(scenes)).abs().mean()) < 0.01
+
+
+@given(seeds)
 def test_two_objects_do_not_touch(seed):
     scenes = scenes_of(seed, two=1.0)
     assert (scenes.count == 2).all()

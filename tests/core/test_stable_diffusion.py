@@ -142,9 +142,10 @@ def test_the_bound_of_noise_is_what_a_linear_code_reaches():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_picture_is_one(kind):
-    one, same, other = (pictures_of(kind, 3, seed) for seed in (0, 0, 1))
+    one, same, other = (pictures_of(kind, 3, seed, 32) for seed in (0, 0, 1))
     assert one.shape == (3, 3, 32, 32) and 0 <= float(one.min()) < float(one.max()) <= 1
     assert torch.equal(one, same) and not torch.equal(one, other)
+    assert pictures_of(kind, 1, 0, 64).shape == (1, 3, 64, 64)
 
 
 def test_a_run_of_latents_says_what_the_autoencoder_does(painter):
@@ -174,13 +175,13 @@ def test_an_upload_goes_through_and_a_bad_one_gets_its_sentence(refusal):
 # --- denoise ----------------------------------------------------------------------------------------------------------
 
 
-@given(x=NUMBERS, free=NUMBERS, told=NUMBERS, kept=SHARES, more=st.floats(0, 1), scale=st.floats(0, 20))
-def test_one_number_by_hand_is_the_tensors_step(x, free, told, kept, more, scale):
+@given(x=NUMBERS, free=NUMBERS, told=NUMBERS, kept=SHARES, more=st.floats(0, 1), scale=st.floats(0, 20), predicts=st.sampled_from(["v_prediction", "epsilon"]))
+def test_one_number_by_hand_is_the_tensors_step(x, free, told, kept, more, scale, predicts):
     earlier = kept + more * (0.999 - kept)
     one = [torch.tensor([value], dtype=torch.float64) for value in (x, free, told)]
     mixed = one[1] + scale * (one[2] - one[1])
-    x0, noise = both_of(one[0], mixed, torch.tensor(kept, dtype=torch.float64), "v_prediction")
-    sums = dict(by_hand(x, free, told, kept, earlier, scale))
+    x0, noise = both_of(one[0], mixed, torch.tensor(kept, dtype=torch.float64), predicts)
+    sums = dict(by_hand(x, free, told, kept, earlier, scale, predicts))
     assert sums["x0"] == pytest.approx(float(x0), abs=1e-9, rel=1e-9)
     assert sums["after"] == pytest.approx(float(step_back(x0, noise, kept, earlier)), abs=1e-9, rel=1e-9)
 

@@ -10,8 +10,12 @@ from core.foundations.diffusion import sampling
 from core.foundations.small_diffusion import roll
 from core.foundations.weights import models
 from core.stable_diffusion import real
+from core.stable_diffusion.denoise import DenoiseConfig, denoise
 from core.stable_diffusion.img2img import Img2imgConfig, changing, given_picture, img2img
-from core.stable_diffusion.real import HUB, Real, from_folder, painter_of, shown, told_by, wanted
+from core.stable_diffusion.latents import LatentsConfig, latents
+from core.stable_diffusion.real import HUB, Real, from_folder, painter_of, shown, thinned, told_by, wanted
+from core.stable_diffusion.schedulers import SOLVERS, SchedulersConfig, schedulers
+from core.stable_diffusion.terminal_snr import LEVELS, TerminalSnrConfig, terminal_snr
 from core.stable_diffusion.words import WordsConfig, columns_of, words
 
 NAME = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -147,6 +151,61 @@ def test_words_and_img2img_run_on_it(on_a_gpu):
     assert len(drawn[-1].sweep) == 3  # without, with words, with both
     last = list(img2img(Img2imgConfig(model=NAME, prompt="a red cat", steps=2, rounds=1)))[-1]
     assert last.figures and last.sweep[-1][0] == 1.0
+
+
+def finished(steps):
+    """The last Step, its figures by name; the first one says what the model needs, and no judge of shapes was asked."""
+    steps = list(steps)
+    assert "4.1 GB" in steps[0].doing
+    figures = {figure.name: figure for figure in steps[-1].figures}
+    assert figures and not any("judge" in name or "named right" in name for name in figures)
+    assert all(figure.measured is None or torch.isfinite(torch.tensor(float(figure.measured))) for figure in figures.values())
+    return steps[-1], figures
+
+
+def test_denoise_runs_on_it_step_by_step_as_diffusers(on_a_gpu):
+    last, figures = finished(denoise(DenoiseConfig(model=NAME, prompt="a red cat", steps=6, row=7, column=3)))
+    assert last.predicts == "epsilon" and last.numbers == 4 * 16 * 16 and last.latent.shape == (4, 16, 16) and last.pictures.shape == (5, 3, 32, 32)
+    assert last.off < 1e-4 and last.sure is None
+    by_hand = figures["the followed number at the end, by hand"]
+    assert by_hand.measured == pytest.approx(by_hand.predicted, abs=1e-4)
+    assert "step at which the words change the noise most" not in figures  # that is so of v only
+    sums = dict(last.sums)
+    assert (sums["free"], sums["told"]) == (sums["said free"], sums["said told"])
+
+
+def test_schedulers_run_on_it_with_its_own_settings(on_a_gpu):
+    last, figures = finished(schedulers(SchedulersConfig(model=NAME, prompt="a red cat", steps=6)))
+    assert last.prompts == ("a red cat",) and [(name, count) for name, count, *_ in last.table] == [(name, count) for count in (4, 6) for name in SOLVERS]
+    assert figures["DDIM written out against diffusers'"].measured < 1e-4 and figures["Euler against DDIM, 4 steps"].measured < 1e-2
+    assert figures["change of a pixel by the script's settings"].measured > 0 and len(last.script) == 3
+
+
+def test_latents_run_on_it(on_a_gpu):
+    last, figures = finished(latents(LatentsConfig(model=NAME)))
+    assert (last.side, last.grid) == (32, 16) and last.latents.shape == (4, 16, 16) and last.preview.shape == (3, 16, 16)
+    assert figures["compression here"].measured == figures["compression here"].predicted == 3
+    assert [name for name, *_ in last.kinds] and last.judged == 0
+
+
+def test_terminal_snr_runs_on_it_without_what_noise_cannot_say(on_a_gpu):
+    last, figures = finished(terminal_snr(TerminalSnrConfig(model=NAME, prompt="a red cat", steps=4, pictures=5)))
+    assert figures["picture left at the last step"].measured == pytest.approx(0.0683, abs=0.02)
+    assert figures["picture left at the last step"].predicted == pytest.approx(0.0683, abs=1e-4)
+    assert not last.rescales and last.mended_row is None and last.ideal == () and len(last.levels) == len(last.rows) == len(LEVELS)
+    assert "brightness of the ground, 1 x white against 1 x black" in figures and not any("white grounds" in name for name in figures)
+
+
+@pytest.mark.parametrize("run, config", [(denoise, DenoiseConfig), (schedulers, SchedulersConfig), (terminal_snr, TerminalSnrConfig)])
+def test_a_prompt_is_read_as_the_model_reads_it(run, config, on_a_gpu, refusal):
+    assert "at most 10 tokens" in refusal(lambda: list(run(config(model=NAME, prompt="red " * 11))))
+
+
+def test_a_large_grid_is_sent_thinned():
+    grid = torch.randn(4, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert thinned(grid).shape == (4, 16, 16) and thinned(grid)[1, 0, 3] == grid[1, 2, 14]
+    assert thinned(grid).std() == pytest.approx(1, abs=0.1)  # a mean would be quieter
+    assert torch.equal(thinned(grid[:, :8, :8]), grid[:, :8, :8])
 
 
 def test_large_pictures_are_shown_small():
