@@ -198,7 +198,7 @@ def latents(config: LatentsConfig) -> Iterator[LatentsStep]:
     picture, note = chosen(config, painter.side)
     state = there_and_back(painter, picture)
     codes = 4 * state.grid**2
-    told = f"{picture.numel()} numbers become {codes}: {state.psnr:.1f} dB come back"
+    told = f"{picture.numel():,} numbers become {codes:,}: {state.psnr:.1f} dB come back"
     state = read(painter, picture, replace(state, note=note), config.seed, fitted)
     yield replace(state, doing=f"{told}; a linear formula of the latents explains {state.explained:.0%} of the colours of other pictures")
     for kind in KINDS:
@@ -256,7 +256,7 @@ def figures_of(state: LatentsStep) -> tuple[Compared, ...]:
     """How much smaller, how well it comes back, and what else was tried."""
     pixels, codes, here = 3 * state.side**2, 4 * state.grid**2, state.side // state.grid
     by_kind = {name: (trip, plain) for name, trip, plain in state.kinds}
-    shrinking = "shrinking to 243 numbers and enlarging"
+    shrinking = f"shrinking to {3 * int((codes / 3) ** 0.5) ** 2:,} numbers and enlarging"
     side, factor, channels = REAL
     told = (
         Compared("compression here", "x", 3 * here**2 / 4, pixels / codes, f"3 f^2 / c with f = {here}, c = 4"),

@@ -55,8 +55,7 @@ def counted(step: LatentsStep) -> str:
     lines = [
         f"here {side:>3} x {side:>3} x 3 = {before:>7,}",
         f"      {small:>2} x  {small:>2} x 4 = {between:>7,} 1/{before / between:.0f}",
-        "real 512 x 512 x 3 = 786,432",
-        f"      64 x  64 x 4 =  16,384 1/{compression(512, 8, 4):.0f}",
+        *(("real 512 x 512 x 3 = 786,432", f"      64 x  64 x 4 =  16,384 1/{compression(512, 8, 4):.0f}") if side < 512 else ()),
         "",
         f"judge: of {step.judged} unseen scenes" if step.judged else f"judge: {'not asked' if step.figures else 'no scene so far'}",
         f"{step.before:.0f} % right, then {step.after:.0f} %" if step.judged else "",
