@@ -107,7 +107,7 @@
       const message = props.value;
       if (!message) return;
       if (message.spec && !spec) {
-        spec = message.spec; build();
+        spec = message.spec; build(); transports.get(topic)?.formed();
         if (wanted) { set(...wanted); transports.get(topic)?.preview(); }
       }
     };
@@ -138,10 +138,12 @@
     const set = (next, words, bad) => {
       state = root.dataset.state = next;
       if (words !== undefined) { status.textContent = status.title = words; status.classList.toggle("viz-bad", !!bad); }
-      buttons.run.disabled = state === "queued" || state === "running";
+      const early = !forms.get(topic)?.ready(); // there are no settings to run with yet
+      buttons.run.disabled = early || state === "queued" || state === "running";
       Viz.face(buttons.run, "play", state === "paused" ? "Go on" : "Run");
-      buttons.step.disabled = state === "queued";
+      buttons.step.disabled = early || state === "queued";
       buttons.stop.disabled = state === "idle";
+      buttons.reset.disabled = early;
     };
     const say = (event, more) => { // every message to the server carries the form as it is now
       props.value = { ...forms.get(topic).read(), ...more, asked: ++asked };
@@ -184,7 +186,7 @@
       clearTimeout(later);
       later = setTimeout(() => (state === "idle" ? start("run") : (run && acts.stop(), again())), 200);
     };
-    transports.set(topic, { start, again, reset: acts.reset, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), preview: () => say("preview", {}), take: () => say("take", {}) });
+    transports.set(topic, { start, again, reset: acts.reset, stop: () => state !== "idle" && acts.stop(), words: (problem) => set(state, problem, true), ready: () => state === "idle" && set("idle", props.limit), formed: () => set(state), preview: () => say("preview", {}), take: () => say("take", {}) });
     const apply = () => {
       const message = props.value;
       if (!message || message.asked) return;

@@ -25,6 +25,21 @@ def test_presenter_mode_by_key_and_by_link(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
 
+EARLY = """() => {
+  const host = document.body.appendChild(document.createElement("div")), nothing = () => {};
+  host.innerHTML = '<div class="viz-transport" data-topic="early"></div><div class="viz-form" data-topic="early"></div>';
+  Viz.transport(host, {value: null, limit: ""}, nothing, nothing, {});
+  const pressable = () => [...host.querySelectorAll(".viz-run, .viz-step, .viz-reset")].map(button => !button.disabled);
+  const before = pressable();
+  Viz.form(host, {value: {spec: [{name: "one", question: "", fields: []}]}}, nothing, nothing);
+  return [before, pressable()];
+}"""
+
+
+def test_nothing_can_be_run_before_its_settings_are_there(visit):
+    assert visit("?tab=nanogpt").evaluate(EARLY) == [[False] * 3, [True] * 3]
+
+
 def test_unknown_tab_in_a_link(visit):
     page = visit("?tab=nowhere")
     expect(page.locator(".viz-status")).to_contain_text("names a tab that does not exist")
