@@ -361,6 +361,19 @@
         const told = points.length > 24 ? [points[0], points[points.length - 1]] : points; // of a long line, its ends
         return told.map(([x, y]) => (t.orientation === "h" ? `${text(y)} ${text(x)}` : `${text(x)}: ${text(y)}`)).join(", ");
       };
+      // Names of points that would lie on each other: the later one goes up or down, to the nearest free place. A sign (●) is the point itself.
+      const apart = () => {
+        const names = [...chart.querySelectorAll(".textpoint")].filter((name) => /[\p{L}\p{N}]/u.test(name.textContent)), placed = [];
+        for (const name of names) name.style.translate = "";
+        const boxes = names.map((name) => name.getBoundingClientRect());
+        names.forEach((name, k) => {
+          const { left, right, top, bottom } = boxes[k], text = name.textContent;
+          const covers = (p, by) => p.text !== text && p.left < right + 2 && left < p.right + 2 && p.top < bottom + by - 3 && top + by < p.bottom - 3;
+          const by = [0, -4, 4, -8, 8, -12, 12, -16, 16].find((by) => !placed.some((p) => covers(p, by))) || 0;
+          if (by) name.style.translate = `0 ${by}px`;
+          placed.push({ text, left, right, top: top + by, bottom: bottom + by });
+        });
+      };
       const redraw = async () => {
         if (busy || !shown || !place.clientWidth) return;
         busy = true;
@@ -369,13 +382,14 @@
           const Plotly = await Viz.plotly();
           const traces = data.map(painted);
           await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
+          apart();
           chart.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
           chart.setAttribute("role", "img");
           chart.setAttribute("aria-label", `${v.title}: ` + data.map((t) => (t.name ? t.name + ": " : "") + said(t)).join("; "));
         } finally { busy = false; }
         if (shown !== data) redraw();
       };
-      new ResizeObserver(async () => { if (chart._fullLayout && chart.offsetWidth) (await Viz.plotly()).Plots.resize(chart); else redraw(); }).observe(place);
+      new ResizeObserver(async () => { if (chart._fullLayout && chart.offsetWidth) { await (await Viz.plotly()).Plots.resize(chart); apart(); } else redraw(); }).observe(place);
       Viz.onTheme(redraw);
       return { show: (frames, i) => { const data = frames.length ? frames[i][v.id] : null; if (data && data !== shown) { shown = data; redraw(); } } };
     },

@@ -60,14 +60,15 @@ def grid(step: SchedulersStep) -> dict[str, object]:
 def distances(step: SchedulersStep) -> list[dict[str, object]]:
     """Measured, beside lines that fall like 1/n and 1/n^2."""
     most = max(step.counts[-1], 8)
+    middle = math.sqrt(4 * most)
     traces = [curve([4, most], [GUIDE, GUIDE * (4 / most) ** power], f"like 1 / n^{power}", "level", dash=True) for power in (1, 2)]
     for power, name in ((1, "1/n"), (2, "1/n²")):
-        traces.append(dots([5.5], [GUIDE * (4 / 5.5) ** power], "", "level", names=[name]) | {"mode": "text", "textposition": "top right"})
+        traces.append(dots([middle], [GUIDE * (4 / middle) ** power], "", "level", names=[name]) | {"mode": "text", "textposition": "top right"})
     for solver in SOLVERS:
         known = [(count, away) for name, count, _, _, away in step.table if name == solver and away]
         if known:
             line = dots([count for count, _ in known], [away for _, away in known], solver, HUES[solver], line=True, names=[""] * (len(known) - 1) + [solver])
-            traces.append(line | {"textposition": "bottom right" if solver == "Euler" else "top right"})
+            traces.append(line | {"textposition": "bottom right" if solver == "Euler" else "top right", "cliponaxis": False})
     return traces
 
 

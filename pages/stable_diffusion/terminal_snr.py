@@ -34,8 +34,8 @@ def draw_terminal_snr(step: TerminalSnrStep, sketch: Sketch) -> None:
     sketch.show("left", [
         curve(step.times, step.roots, "as it is", "a"),
         curve(step.times, step.mended, "rescaled", "b"),
-        dots([step.times[-1]], [step.left], "the last step", "a", names=[f"{step.left:.4f}"]) | {"textposition": "top left"},
-        dots([step.leading_t], [step.leading_left], "leading", "d", names=["leading starts here"]) | {"textposition": "bottom left"},
+        dots([step.times[-1]], [step.left], "the last step", "a", names=[f"{step.left:.4f}"]) | {"textposition": "bottom left"},
+        dots([step.leading_t], [step.leading_left], "leading", "d", names=["leading"]) | {"textposition": "top right", "cliponaxis": False},
     ])  # fmt: skip
     sketch.text("numbers", numbers(step))
 

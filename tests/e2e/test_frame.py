@@ -1,5 +1,6 @@
 """The frame of the page in a real browser: presenter mode, bad links; and what the server offers."""
 
+import itertools
 import json
 import urllib.request
 
@@ -38,6 +39,22 @@ EARLY = """() => {
 
 def test_nothing_can_be_run_before_its_settings_are_there(visit):
     assert visit("?tab=nanogpt").evaluate(EARLY) == [[False] * 3, [True] * 3]
+
+
+LABELS = """async () => {
+  const place = document.body.appendChild(document.createElement("div")), text = {type: "scatter", mode: "text", x: [1], y: [1], colour: "text"};
+  const traces = ["●", "first", "second", "third"].map(name => ({...text, text: [name]}));
+  Viz.views.plot(place, {id: "p", title: "labels", layout: {xaxis: {title: {text: "x"}}, yaxis: {title: {text: "y"}}}}).show([{p: traces}], 0);
+  while (!place.querySelector("[role=img]")) await new Promise(requestAnimationFrame);
+  return [...place.querySelectorAll(".textpoint")].map(label => label.getBoundingClientRect()).map(box => [box.top, box.bottom]);
+}"""
+
+
+def test_names_of_points_do_not_lie_on_each_other_and_signs_stay_where_they_are(visit):
+    sign, *names = visit("?tab=nanogpt").evaluate(LABELS)
+    assert names[0] == sign  # it came first: it needs no other place
+    for (_, bottom), (top, _) in itertools.pairwise(sorted(names)):
+        assert bottom - top <= 3  # px: letters do not fill their box
 
 
 def test_unknown_tab_in_a_link(visit):
