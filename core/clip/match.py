@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from core.clip.real import MODELS, Encoder, at_once, enlarged, lines_of, load_clip, side_of
+from core.clip.real import MODELS, Encoder, at_once, lines_of, load_clip, side_of
 from core.foundations.captioned_shapes import COLOURS, GROUNDS, PAIRS, article, captions, draw, render
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
@@ -113,7 +113,7 @@ def pictures_of(config: MatchConfig, side: int) -> tuple[list[str], Tensor, list
             np.random.default_rng(config.seed), 5, pairs=[("red", "circle"), ("blue", "square"), ("green", "star"), ("pink", "cross"), ("red", "diamond")]
         )
         names += [f"drawn {number}" for number in range(1, config.drawn + 1)]
-        pictures += list(render(enlarged(scenes[: config.drawn], side)))
+        pictures += list(render(scenes[: config.drawn].at(side)))
     if not pictures:
         raise ValueError("There is no picture: upload one, paint one, or let at least 1 be drawn")
     return names, torch.stack(pictures), notes
@@ -216,7 +216,7 @@ def templates(clip: Encoder, state: MatchStep, config: MatchConfig) -> Iterator[
     right = torch.tensor([PAIRS.index(scenes.pair(number)) for number in range(n)])
     parts = list[Tensor]()
     for first in range(0, n, at_once(clip)):
-        pictures = render(enlarged(scenes[first : first + at_once(clip)], side_of(clip)))
+        pictures = render(scenes[first : first + at_once(clip)].at(side_of(clip)))
         noise = config.noise * torch.randn((len(pictures), 3, 32, 32), generator=dice)
         parts.append(clip.pictures((pictures + F.interpolate(noise, pictures.shape[-2:], mode="nearest")).clamp(0, 1)))
         yield replace(state, figures=(), doing=f"held-out pictures with noise: {first + len(pictures)} of {n}")

@@ -11,7 +11,7 @@ Source: Radford et al. 2021, arXiv:2103.00020; Cherti et al. 2022, arXiv:2212.07
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.foundations.base_model import check_memory
-from core.foundations.captioned_shapes import Scenes
 from core.foundations.machine import this_machine
 from core.foundations.small_clip import shipped_clip
 from core.foundations.weights import HubModel, Unavailable, model_bytes, models
@@ -130,12 +129,6 @@ def side_of(clip: Encoder) -> int:
 def at_once(clip: Encoder) -> int:
     """Pictures in one unit of work."""
     return 4 if isinstance(clip, RealClip) else 48
-
-
-def enlarged(scenes: Scenes, side: int) -> Scenes:
-    """The same scenes for pictures of another side."""
-    times = side / scenes.side
-    return replace(scenes, side=side, radius=scenes.radius * times, x=scenes.x * times, y=scenes.y * times)
 
 
 def lines_of(text: str, most: int, what: str) -> list[str]:

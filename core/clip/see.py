@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.clip.match import encoded, softmax
-from core.clip.real import MODELS, Encoder, at_once, enlarged, lines_of, load_clip, side_of
+from core.clip.real import MODELS, Encoder, at_once, lines_of, load_clip, side_of
 from core.foundations.captioned_shapes import COLOURS, CORNERS, PAIRS, SHAPES, Scenes, article, distance, draw, prompt, render
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
@@ -215,7 +215,7 @@ def picture_of(config: SeeConfig, side: int) -> tuple[Float[Tensor, "1 3 S S"], 
         return taken.pixels[None], taken.note
     scene = draw(np.random.default_rng(0), 1, pairs=[(config.colour, config.shape)])
     scene = replace(scene, radius=np.full((1, 2), 6.5), x=np.full((1, 2), 12.0), y=np.full((1, 2), 12.0), ground=np.array([1]))
-    return render(enlarged(scene, side)), ""
+    return render(scene.at(side)), ""
 
 
 def covered(clip: Encoder, pictures: Float[Tensor, "2 3 S S"], texts: Float[Tensor, "C E"], state: SeeStep) -> Generator[SeeStep, None, SeeStep]:
@@ -262,7 +262,7 @@ def growing(clip: Encoder, config: SeeConfig, state: SeeStep) -> Iterator[SeeSte
     """Named among all 48: the object, the sticker, or neither."""
     n = 96 if side_of(clip) == 32 else 12
     scenes = others(config, n)
-    pictures, names = render(enlarged(scenes, side_of(clip))), clip.texts([prompt(*pair) for pair in PAIRS])
+    pictures, names = render(scenes.at(side_of(clip))), clip.texts([prompt(*pair) for pair in PAIRS])
     right = np.array([PAIRS.index(scenes.pair(number)) for number in range(n)])
     theirs = {at for at, pair in enumerate(PAIRS) if is_stickers(pair, config)}
     mixed = [mixtures(scenes.pair(number), config) - theirs for number in range(n)]

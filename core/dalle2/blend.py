@@ -30,7 +30,7 @@ from torch import Tensor
 from core.dalle2.decoder import shipped_decoder
 from core.dalle2.decoding import decoding, slerp
 from core.dalle2.prior import name_vectors
-from core.foundations.captioned_shapes import COLOURS, PAIRS, SHAPES, draw, render, tokens_of
+from core.foundations.captioned_shapes import COLOURS, PAIRS, SHAPES, draw, render, tokens_of, words_of
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import verdicts
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
@@ -244,6 +244,6 @@ def told(config: BlendConfig, state: BlendStep) -> Iterator[BlendStep]:
 
 def changed(config: BlendConfig) -> tuple[int, str] | None:
     """(0, colour) or (1, shape) that the second caption brings, if it changes just one of them."""
-    old, new = (set(text.lower().replace(",", " ").replace(".", " ").split()) for text in (config.words_from, config.words_to))
+    old, new = (set(words_of(text)) for text in (config.words_from, config.words_to))
     told = [(kind, word) for kind, every in enumerate((COLOURS, SHAPES)) for word in every if word in new - old]
     return told[0] if len(told) == 1 else None

@@ -37,7 +37,7 @@ from core.dalle2.decoding import decoding, mean_cosine
 from core.dalle2.prior import KEPT, shipped_autoregressive, shipped_prior
 from core.dalle2.real import MODELS, real_chain
 from core.dalle2.real import WAYS as REAL_WAYS
-from core.foundations.captioned_shapes import COLOURS, GROUNDS, RELATIONS, SHAPES, SIZES, Scenes, captions, draw, render, tokens_of
+from core.foundations.captioned_shapes import COLOURS, GROUNDS, RELATIONS, SHAPES, SIZES, Scenes, asked_pair, captions, draw, render, tokens_of, words_of
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import verdicts
 from core.foundations.small_clip import shipped_clip
@@ -89,14 +89,7 @@ class ChainStep(Step):
 
 
 def asked_words(prompt: str) -> list[str]:
-    return [word for word in prompt.lower().replace(",", " ").replace(".", " ").split() if word in TELLING]
-
-
-def asked_pair(prompt: str) -> tuple[str, str] | None:
-    """Colour and shape, if the caption names exactly one of each."""
-    words = asked_words(prompt)
-    colours, shapes = [word for word in words if word in COLOURS], [word for word in words if word in SHAPES]
-    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
+    return [word for word in words_of(prompt) if word in TELLING]
 
 
 def fitting(prompt: str, n: int, seed: int) -> tuple[Scenes, int]:

@@ -43,8 +43,7 @@ class Decoder(Painter):
         return shipped_painter().encode(pictures)
 
     def decode(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return shipped_painter().decode(x)
+        return shipped_painter().decode(x)
 
     def states(self, told: Tensor) -> Tensor:
         """told: (N, 64) unit vectors; a row of zeros says nothing."""

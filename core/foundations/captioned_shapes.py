@@ -253,11 +253,23 @@ VOCABULARY = END + 1
 NUMBERS = {word: number + 1 for number, word in enumerate(WORDS)}
 
 
+def words_of(text: str) -> list[str]:
+    """Its words in small letters, without commas and full stops."""
+    return text.lower().replace(",", " ").replace(".", " ").split()
+
+
+def asked_pair(text: str) -> tuple[str, str] | None:
+    """(colour, shape) that a text asks for; None if it does not name exactly one of each."""
+    words = words_of(text)
+    colours, shapes = [word for word in words if word in COLOURS], [word for word in words if word in SHAPES]
+    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
+
+
 def tokens_of(texts: Sequence[str]) -> Int[Tensor, "N 24"]:
     """Words as numbers, start and end around them; a ValueError that names the words this world does not know."""
     rows = torch.full((len(texts), CONTEXT), PAD, dtype=torch.int64)
     for row, text in zip(rows, texts, strict=True):
-        words = text.lower().replace(",", " ").replace(".", " ").split()
+        words = words_of(text)
         unknown = list(dict.fromkeys(word for word in words if word not in NUMBERS))
         if unknown:
             known = ", ".join(word for word in WORDS if word not in LITTLE)

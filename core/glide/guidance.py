@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import COLOURS, PAIRS, SHAPES, prompt
+from core.foundations.captioned_shapes import COLOURS, PAIRS, SHAPES, prompt, words_of
 from core.foundations.diffusion import Moment, Network, sampling, signal
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import seen, shipped_judge
@@ -104,7 +104,7 @@ class GuidanceStep(Step):
 def asked_words(text: str) -> tuple[str, str]:
     """The colour and the shape that a prompt names, '' where it names none."""
     prompt_tokens(text)
-    words = text.lower().replace(",", " ").replace(".", " ").split()
+    words = words_of(text)
     colour, shape = (next((word for word in words if word in known), "") for known in (COLOURS, SHAPES))
     if not colour and not shape:
         raise ValueError("The prompt must name a colour or a shape: the judge looks at nothing else")

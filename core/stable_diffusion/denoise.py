@@ -28,12 +28,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import COLOURS, SHAPES
+from core.foundations.captioned_shapes import COLOURS, SHAPES, asked_pair
 from core.foundations.diffusion import Moment, both_of, leading, sampling, signal
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
 from core.foundations.judge import shipped_judge
-from core.stable_diffusion.model import SCHEDULER, Latent
-from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown, thinned
+from core.stable_diffusion.model import SCHEDULER, Latent, ids_of
+from core.stable_diffusion.real import MODELS, Real, painter_of, shown, thinned
 
 CELLS = 8  # of a side, among which one is followed: the small model's places, larger cells of a larger grid
 
@@ -78,20 +78,13 @@ class DenoiseStep(Step):
 # --- what is asked for, and whether it is there -----------------------------------------------------------------------
 
 
-def asked(prompt: str) -> tuple[int, int] | None:
-    """The colour and shape that a prompt asks for, as indices; None if it does not name exactly one of each."""
-    words = prompt.lower().replace(",", " ").replace(".", " ").split()
-    colours, shapes = ([at for at, name in enumerate(names) if name in words] for names in (COLOURS, SHAPES))
-    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
-
-
 @torch.no_grad()
-def sureness(picture: Float[Tensor, "1 3 S S"], wanted: tuple[int, int] | None) -> float | None:
+def sureness(picture: Float[Tensor, "1 3 S S"], wanted: tuple[str, str] | None) -> float | None:
     """The judge's probability of that colour times that of that shape."""
     if wanted is None:
         return None
     colour, shape = shipped_judge()(picture)
-    return float(colour.softmax(1)[0, wanted[0]] * shape.softmax(1)[0, wanted[1]])
+    return float(colour.softmax(1)[0, tuple(COLOURS).index(wanted[0])] * shape.softmax(1)[0, SHAPES.index(wanted[1])])
 
 
 # --- the arithmetic of one number -------------------------------------------------------------------------------------
@@ -116,8 +109,8 @@ def by_hand(
 def denoise(config: DenoiseConfig) -> Iterator[DenoiseStep]:
     """Step after step, each of them beside diffusers' own."""
     painter = yield from painter_of(config.model, lambda told: DenoiseStep(doing=told))
-    check_prompts(painter, [config.prompt])
-    wanted = None if isinstance(painter, Real) else asked(config.prompt)
+    ids_of(painter, config.prompt)
+    wanted = None if isinstance(painter, Real) else asked_pair(config.prompt)
     network = painter.network(painter.states([config.prompt]))
     kinds = (painter.schedule, painter.predicts)
     dice, twin = (torch.Generator().manual_seed(config.seed + 1) for _ in range(2))
@@ -155,7 +148,7 @@ def followed(painter: Latent, config: DenoiseConfig) -> tuple[int, int, int, int
 
 
 @torch.no_grad()
-def told_step(painter: Latent, config: DenoiseConfig, moment: Moment, number: int, wanted: tuple[int, int] | None) -> DenoiseStep:
+def told_step(painter: Latent, config: DenoiseConfig, moment: Moment, number: int, wanted: tuple[str, str] | None) -> DenoiseStep:
     """A moment of sampling as plain numbers and pictures."""
     visited = leading(config.steps, painter.offset)
     next_t = visited[number] if number < config.steps else -1

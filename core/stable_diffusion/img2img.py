@@ -28,14 +28,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import COLOURS, GROUNDS, SHAPES, article, draw, render
+from core.foundations.captioned_shapes import COLOURS, GROUNDS, SHAPES, article, asked_pair, draw, render
 from core.foundations.diffusion import Moment, leading, noised, sampling, signal
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.judge import verdicts
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
 from core.stable_diffusion.autoencoder import psnr
-from core.stable_diffusion.model import Latent
+from core.stable_diffusion.model import Latent, ids_of
 from core.stable_diffusion.real import MODELS, Real, painter_of, shown
-from core.stable_diffusion.words import asked, decoded, ids_of, judged
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the sweep
 
@@ -119,21 +119,20 @@ def img2img(config: Img2imgConfig) -> Iterator[Img2imgStep]:
     painter = yield from painter_of(config.model, lambda told: Img2imgStep(prompt=config.prompt, doing=told))
     ids_of(painter, config.prompt)
     picture, note = given_picture(config, painter)
-    with torch.no_grad():
-        latents = painter.encode(picture)
-    copy, every = decoded(painter, latents), signal(painter.schedule)
+    latents = painter.encode(picture)
+    copy, every = painter.decode(latents), signal(painter.schedule)
     noise = painter.noise(config.rounds, config.seed)
     start = leading(config.steps, painter.offset)[left_out(config.steps, config.strength)]
     x = noised(latents, noise[:1], float(every[start]))
     state = Img2imgStep(
         config.prompt, note, left_out(config.steps, config.strength), start, start, tuple(float(kept) for kept in every.sqrt()[::20]),
-        shown(torch.cat([picture, copy])).numpy(), shown(decoded(painter, torch.cat([x, latents]))).numpy(), ceiling=psnr(copy, picture),
+        shown(torch.cat([picture, copy])).numpy(), shown(painter.decode(torch.cat([x, latents]))).numpy(), ceiling=psnr(copy, picture),
     )  # fmt: skip
     left = float(every[start].sqrt())
     yield replace(state, doing=f"encoded, and noise added up to t = {start}: the latents are {left:.2f} x the picture + {math.sqrt(1 - left**2):.2f} x noise")
     for moment in changing(painter, config, latents, noise[:1], config.strength):
         last = state.step + 1 == config.steps
-        now = decoded(painter, torch.cat([moment.after, moment.after if last else moment.x0]))
+        now = painter.decode(torch.cat([moment.after, moment.after if last else moment.x0]))
         state = replace(state, step=state.step + 1, t=moment.t, now=shown(now).numpy())
         yield replace(state, doing=f"step {state.step} of {config.steps}, t = {moment.t}: PSNR to the original {psnr(now[1:], picture):.1f} dB")
     yield from sweep(painter, config, picture, latents, noise, state)
@@ -155,7 +154,7 @@ def sweep(painter: Latent, config: Img2imgConfig, picture: Tensor, latents: Tens
                 yield replace(state, fresh=False, doing=f"strength {strength:g}: t = {moment.t}")
             if strength == config.strength and math.isnan(far[0]):
                 far = distances(moment.x, latents, moment.kept)
-        made = decoded(painter, done)
+        made = painter.decode(done)
         old, new = seen_in(painter, config, made)
         rows.append((strength, psnr(made, picture), old, new))
         pictures.append(shown(made[:1]).numpy())
@@ -166,7 +165,7 @@ def sweep(painter: Latent, config: Img2imgConfig, picture: Tensor, latents: Tens
     for moment in denoised(painter, config, noise, 0):
         if moment.t > painter.offset:
             yield replace(state, fresh=False, doing=f"the same noises without a picture: t = {moment.t}")
-    alone = decoded(painter, moment.after)
+    alone = painter.decode(moment.after)
     yield replace(state, figures=figures(state, far, made, alone, picture, seen_in(painter, config, alone)[1]), doing="all strengths are drawn")
 
 
@@ -185,9 +184,8 @@ def seen_in(painter: Latent, config: Img2imgConfig, pictures: Tensor) -> tuple[f
     """% in which the judge sees what was drawn, and what the prompt asks for; not a number where nothing of that kind is known."""
     if isinstance(painter, Real):
         return float("nan"), float("nan")
-    colour, shape = judged(pictures)
-    old = None if config.picture else (tuple(COLOURS).index(config.colour), SHAPES.index(config.shape))
-    shares = [float("nan") if pair is None else 100 * float(((colour == pair[0]) & (shape == pair[1])).mean()) for pair in (old, asked(config.prompt))]
+    found, old = verdicts(pictures), None if config.picture else (config.colour, config.shape)
+    shares = [float("nan") if pair is None else 100 * float(np.mean([one == pair for one in found])) for pair in (old, asked_pair(config.prompt))]
     return shares[0], shares[1]
 
 

@@ -128,7 +128,6 @@ def noise_bound(share: float) -> float:
     return float(-10 * np.log10((1 - share) / 12))
 
 
-@torch.no_grad()
 def round_trip(painter: Latent, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Latents, and the pictures made of them."""
     latents = painter.encode(pictures)
@@ -222,8 +221,7 @@ def there_and_back(painter: Latent, picture: Float[Tensor, "1 3 S S"]) -> Latent
     plain = shrunk(picture, z.numel())
     fewer = z.repeat(z.shape[1], 1, 1, 1)
     fewer[range(len(fewer)), range(len(fewer))] = 0
-    with torch.no_grad():
-        without = painter.decode(fewer)
+    without = painter.decode(fewer)
     return LatentsStep(
         pixels=shown(picture)[0].numpy(), again=shown(again)[0].numpy(), shrunk=shown(plain)[0].numpy(), error=shown((again - picture).abs())[0].numpy(),
         side=picture.shape[-1], grid=z.shape[-1], latents=thinned(z[0]).numpy(), without=shown(without).numpy(),
@@ -231,7 +229,6 @@ def there_and_back(painter: Latent, picture: Float[Tensor, "1 3 S S"]) -> Latent
     )  # fmt: skip
 
 
-@torch.no_grad()
 def read(painter: Latent, picture: Float[Tensor, "1 3 S S"], state: LatentsStep, seed: int, fitted: int) -> LatentsStep:
     """The linear formula from latents to colours, fitted on some pictures and tried on others; its preview of this one."""
     known, other = (render(draw(np.random.default_rng(seed + start), fitted, two=0.3).at(painter.side)) for start in (2, 3))

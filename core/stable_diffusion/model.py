@@ -37,11 +37,17 @@ class Latent(Painter):
         super().__init__(unet)
         self.vae, self.text_encoder = vae.requires_grad_(False).eval(), text_encoder.requires_grad_(False).eval()
 
+    @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         return self.vae.encode(2 * pictures - 1).latent_dist.mean  # type: ignore[no-any-return]
 
+    @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         return (self.vae.decode(x).sample / 2 + 0.5).clamp(0, 1)  # type: ignore[no-any-return]
+
+    def ids(self, told: Sequence[str]) -> list[list[int]]:
+        """The tokens of prompts, start, end and padding included; ValueError: it cannot read them."""
+        return tokens_or_nothing(told).tolist()  # type: ignore[no-any-return]
 
     def states(self, told: Sequence[str], dropped: Tensor | None = None) -> Tensor:
         with torch.no_grad():
@@ -49,6 +55,13 @@ class Latent(Painter):
 
     def nothing(self, n: int) -> Tensor:
         return self.states([""]).expand(n, -1, -1)
+
+
+def ids_of(painter: Latent, prompt: str) -> list[int]:
+    """The tokens of one prompt; ValueError: it says nothing, or nothing that the model can read."""
+    if not prompt.strip():
+        raise ValueError("The prompt is empty: write what is to be drawn, like 'a red circle on white'")
+    return painter.ids([prompt])[0]
 
 
 def text_encoder() -> Any:

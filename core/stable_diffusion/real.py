@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.foundations.base_model import check_memory, free_bytes
-from core.foundations.captioned_shapes import tokens_of
 from core.foundations.diffusion import KINDS, STEPS, signal
 from core.foundations.machine import this_machine
 from core.foundations.weights import HubModel, Unavailable, model_bytes, models
@@ -79,7 +78,6 @@ class Real(Latent):
         return (whole / 2 + 0.5).clamp(0, 1)
 
     def ids(self, told: Sequence[str]) -> list[list[int]]:
-        """The tokens of prompts, start, end and padding included."""
         most = self.tokenizer.model_max_length
         ids: list[list[int]] = self.tokenizer(list(told), padding="max_length", max_length=most).input_ids
         if (more := max(len(row) for row in ids) - most) > 0:
@@ -192,14 +190,6 @@ def fetched_and_loaded(name: str) -> Latent:
     folder = hub_folder(name)
     loaded: Latent = models().get(name, lambda: from_folder(folder, HUB[name].what), model_bytes)
     return loaded
-
-
-def check_prompts(painter: Latent, prompts: Sequence[str]) -> None:
-    """ValueError: the model cannot read them (words that the small one does not know, too many tokens for a real one)."""
-    if isinstance(painter, Real):
-        painter.ids(prompts)
-    else:
-        tokens_of(prompts)
 
 
 def shown(pictures: Tensor, most: int = 96) -> Tensor:

@@ -41,13 +41,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.foundations.captioned_shapes import draw, prompt
+from core.foundations.captioned_shapes import asked_pair, draw, prompt
 from core.foundations.diffusion import Network, guided, leading, sampling, trailing
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
-from core.foundations.judge import shipped_judge
-from core.stable_diffusion.denoise import asked, settings_of
-from core.stable_diffusion.model import SCHEDULER, Latent
-from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown
+from core.foundations.judge import verdicts
+from core.stable_diffusion.denoise import settings_of
+from core.stable_diffusion.model import SCHEDULER, Latent, ids_of
+from core.stable_diffusion.real import MODELS, Real, painter_of, shown
 
 SOLVERS = ("DDPM", "DDIM", "Euler", "DPM-Solver++")
 COUNTS = (4, 8, 15, 25, 50)
@@ -135,8 +135,7 @@ def walk(
 
 def share_right(pictures: Tensor, prompts: tuple[str, ...]) -> float:
     """% of the pictures whose prompt names one colour and one shape in which the judge sees both; NaN if there is none."""
-    colours, shapes = shipped_judge().verdict(pictures)
-    told = [(colour, shape) == wanted for colour, shape, one in zip(colours, shapes, prompts, strict=True) if (wanted := asked(one))]
+    told = [found == wanted for found, one in zip(verdicts(pictures), prompts, strict=True) if (wanted := asked_pair(one))]
     return 100 * float(np.mean(told)) if told else math.nan
 
 
@@ -147,7 +146,7 @@ def apart(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
 
 def prompts_of(config: SchedulersConfig, painter: Latent) -> tuple[str, ...]:
     """The user's prompt, then others that training has seen; with a real model the user's alone."""
-    check_prompts(painter, [config.prompt])
+    ids_of(painter, config.prompt)
     if isinstance(painter, Real):
         return (config.prompt,)
     scenes = draw(np.random.default_rng(config.seed + 1), config.others)
@@ -164,7 +163,7 @@ def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
     prompts = prompts_of(config, painter)
     counts = tuple(sorted({*(count for count in COUNTS if count < config.steps), config.steps}))
     network, noise = painter.network(painter.states(prompts)), painter.noise(len(prompts), config.seed)
-    run = Solving(painter, network, noise, config, SchedulersStep(counts=counts, prompts=prompts, noise=shown(decoded(painter, noise[:1]))[0].numpy()))
+    run = Solving(painter, network, noise, config, SchedulersStep(counts=counts, prompts=prompts, noise=shown(painter.decode(noise[:1]))[0].numpy()))
     yield replace(run.state, fresh=True, doing=f"one noise for all; prompts: {', '.join(prompts)[:150]}")
     yield from run.solved("converged", "DPM-Solver++", TWICE * counts[-1])
     for count in counts:
@@ -179,11 +178,6 @@ def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
     state = replace(run.state, script=tuple(shown(one).numpy() for one in sets), script_right=tuple(run.right(one) for one in sets), fresh=True)
     away, without = (apart(sets[0], one) for one in sets[1:])
     yield replace(state, figures=run.figures(state), doing=f"the script's settings change a pixel by {away:.1f} %, without clip_sample by {without:.1f} %")
-
-
-@torch.no_grad()
-def decoded(painter: Latent, x: Tensor) -> Tensor:
-    return painter.decode(x)
 
 
 class Solving:
@@ -206,7 +200,7 @@ class Solving:
             self.walks[name, count] = told
             if number % self.at_once == 0:
                 yield replace(self.state, doing=f"{name}, step {number} of {count}")
-        self.pictures[name, count] = decoded(self.painter, self.walks[name, count].x)
+        self.pictures[name, count] = self.painter.decode(self.walks[name, count].x)
 
     def keep(self, solver: str, count: int) -> None:
         """Add a line to the table."""

@@ -42,8 +42,8 @@ from torch import Tensor
 from core.foundations.captioned_shapes import GROUNDS, draw, render
 from core.foundations.diffusion import Network, leading, noised, sampling, signal, trailing
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
-from core.stable_diffusion.model import Latent
-from core.stable_diffusion.real import MODELS, Real, check_prompts, painter_of, shown
+from core.stable_diffusion.model import Latent, ids_of
+from core.stable_diffusion.real import MODELS, Real, painter_of, shown
 
 LEVELS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # times the trace of a black (below 0) or white (above) picture
 CURVE = tuple(number / 5 for number in range(-22, 23))  # the levels of the drawn curve
@@ -106,7 +106,6 @@ def normal_share(d: float) -> float:
 class Grounds:
     """The latents of an all black and an all white picture, and the line between them."""
 
-    @torch.no_grad()
     def __init__(self, painter: Latent) -> None:
         flat = torch.tensor(list(GROUNDS.values()), dtype=torch.float32).view(2, 1, 1, 1).expand(2, 3, painter.side, painter.side)
         self.black, self.white = painter.encode(flat)
@@ -141,7 +140,7 @@ def rim(pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N"]:
 def terminal_snr(config: TerminalSnrConfig) -> Iterator[TerminalSnrStep]:
     """The schedule, its trace found again in noised latents, then pictures from noise with ever more of it."""
     painter = yield from painter_of(config.model, lambda told: TerminalSnrStep(doing=told))
-    check_prompts(painter, [config.prompt])
+    ids_of(painter, config.prompt)
     every, grounds = signal(painter.schedule), Grounds(painter)
     kept, noise = float(every[-1]), painter.noise(config.pictures, config.seed)
     state = computed(painter, config, every, grounds, noise)
@@ -200,8 +199,7 @@ def found_again(
     across, length, hits = 0.0, 0.0, list[bool]()
     for first in range(0, total, total // PARTS):
         part = scenes[first : first + total // PARTS]
-        with torch.no_grad():
-            z = painter.encode(render(part)).repeat(COPIES, 1, 1, 1)
+        z = painter.encode(render(part)).repeat(COPIES, 1, 1, 1)
         noisy = noised(z, torch.randn(z.shape, generator=dice), kept)
         across, length = across + float((noisy * z).sum()), length + float(z.square().sum())
         white = grounds.side_of(noisy - kept**0.5 * grounds.middle) > 0
@@ -221,8 +219,7 @@ def painted(
     for moment in sampling(network, x, kinds, config.steps, config.scale, visited=trailing(config.steps), every=every):
         x = moment.after
         yield replace(state, doing=f"{doing}, t = {moment.t}")
-    with torch.no_grad():
-        return painter.decode(x)
+    return painter.decode(x)
 
 
 def figures_of(state: TerminalSnrStep, kept: float) -> tuple[Compared, ...]:

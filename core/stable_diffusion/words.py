@@ -30,13 +30,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from core.foundations.captioned_shapes import COLOURS, SHAPES
+from core.foundations.captioned_shapes import asked_pair, words_of
 from core.foundations.diffusion import Moment, sampling
 from core.foundations.experiment import Compared, Config, Step, experiment, setting
-from core.foundations.judge import seen, shipped_judge
-from core.foundations.small_diffusion import tokens_or_nothing
+from core.foundations.judge import seen, verdicts
 from core.stable_diffusion.attention import Reuse, Watched, aligned
-from core.stable_diffusion.model import Latent
+from core.stable_diffusion.model import Latent, ids_of
 from core.stable_diffusion.real import MODELS, Real, painter_of, shown
 
 WAYS = {"words": "of words", "both": "of words and of places"}
@@ -80,15 +79,9 @@ class WordsStep(Step):
 # --- words and tokens -------------------------------------------------------------------------------------------------
 
 
-def ids_of(painter: Latent, prompt: str) -> list[int]:
-    if not prompt.strip():
-        raise ValueError("The prompt is empty: write what is to be drawn, like 'a red circle on white'")
-    return painter.ids([prompt])[0] if isinstance(painter, Real) else tokens_or_nothing([prompt])[0].tolist()
-
-
 def columns_of(painter: Latent, prompt: str) -> list[tuple[str, list[int]]]:
     """What the prompt's tokens belong to: its beginning, each word, its end, and the padding behind it."""
-    words = prompt.split() if isinstance(painter, Real) else prompt.lower().replace(",", " ").replace(".", " ").split()
+    words = prompt.split() if isinstance(painter, Real) else words_of(prompt)
     told, at = [("start", [0])], 1
     for number, word in enumerate(words):
         count = len(painter.tokenizer.tokenize(word)) if isinstance(painter, Real) else 1
@@ -97,13 +90,6 @@ def columns_of(painter: Latent, prompt: str) -> list[tuple[str, list[int]]]:
         at += count
     total = len(ids_of(painter, prompt))
     return [*told, ("end", [at]), *([("padding", list(range(at + 1, total)))] if at + 1 < total else [])]
-
-
-def asked(prompt: str) -> tuple[int, int] | None:
-    """Colour and shape of a prompt about one object, as the judge counts them."""
-    words = prompt.lower().replace(",", " ").replace(".", " ").split()
-    colours, shapes = ([kinds.index(word) for word in words if word in kinds] for kinds in (list(COLOURS), list(SHAPES)))
-    return (colours[0], shapes[0]) if len(colours) == len(shapes) == 1 else None
 
 
 # --- heat -------------------------------------------------------------------------------------------------------------
@@ -174,7 +160,7 @@ def words(config: WordsConfig) -> Iterator[WordsStep]:
     for number, moment in enumerate(moments, 1):
         now = gathered(network.seen[0], columns)
         total = now if number == 1 else total + now
-        pictures = decoded(painter, moment.after if number == config.steps else moment.x0)
+        pictures = painter.decode(moment.after if number == config.steps else moment.x0)
         column = changed_column(painter, config, columns) if isinstance(painter, Real) else None
         state = replace(state, step=number, t=moment.t, pixels=shown(pictures).numpy(), heat=in_rows(relative(now)).numpy())
         state, inside = measured(state, total / number, pictures, column)
@@ -182,7 +168,7 @@ def words(config: WordsConfig) -> Iterator[WordsStep]:
         doing = f"step {number} of {config.steps}: of the heat of '{best}' {share:.0f} % lies on the object, which has {state.area:.0f} % of the area"
         if number < config.steps:
             yield replace(state, doing=doing)
-    state = replace(state, told=verdicts(painter, pictures, inside))
+    state = replace(state, told=underneath(painter, pictures, inside))
     yield replace(state, doing=doing, figures=heat_figures(state, pictures))
     yield from sweep(painter, config, state)
 
@@ -195,11 +181,6 @@ def drawing(painter: Latent, config: WordsConfig, seed: int, plan: Sequence[Reus
     network = Watched(painter, painter.states(prompts).detach(), config.steps, plan, partners)
     noise = painter.noise(1, seed).expand(len(prompts), -1, -1, -1)
     return network, sampling(network, noise, (painter.schedule, painter.predicts), config.steps, config.scale, clip=painter.clip, offset=painter.offset)
-
-
-def decoded(painter: Latent, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return painter.decode(x)
 
 
 def measured(state: WordsStep, heat: Float[Tensor, "W h w"], pictures: Tensor, column: int | None) -> tuple[WordsStep, Tensor]:
@@ -217,15 +198,11 @@ def changed_column(painter: Latent, config: WordsConfig, columns: Sequence[tuple
     return next((number for number, name in enumerate(names) if name not in others), names.index("end"))
 
 
-def verdicts(painter: Latent, pictures: Tensor, inside: Tensor) -> tuple[str, ...]:
+def underneath(painter: Latent, pictures: Tensor, inside: Tensor) -> tuple[str, ...]:
     """What stands under each picture: what the judge sees (he knows only shapes), and how much changed."""
     names = [""] * len(pictures) if isinstance(painter, Real) else seen(pictures)
     moved = [changed_outside(pictures[0], one, inside) for one in pictures]
     return tuple(f"{name}, outside {much:.0f} %".lstrip(", ") if number else name for number, (name, much) in enumerate(zip(names, moved, strict=True)))
-
-
-def judged(pictures: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    return shipped_judge().verdict(pictures)
 
 
 def heat_figures(state: WordsStep, pictures: Tensor) -> tuple[Compared, ...]:
@@ -247,20 +224,19 @@ def sweep(painter: Latent, config: WordsConfig, state: WordsStep) -> Iterator[Wo
     ways = [("", 0.0), *((way, share) for way in WAYS for share in shares)]
     plan = [Reuse(), *(Reuse(share, share if way == "both" else 0.0) for way, share in ways)]
     outside, right = np.zeros((config.rounds, len(ways))), np.full((config.rounds, len(ways)), np.nan)
-    goal = None if isinstance(painter, Real) else asked(config.changed)
+    goal = None if isinstance(painter, Real) else asked_pair(config.changed)
     for number in range(config.rounds):
         network, moments = drawing(painter, config, config.seed + number, plan)
         for moment in moments:
             last = moment
             if network.step < config.steps:
                 yield replace(state, doing=f"noise {number + 1} of {config.rounds}, step {network.step} of {config.steps}")
-        pictures = decoded(painter, last.after)
+        pictures = painter.decode(last.after)
         column = changed_column(painter, config, columns := columns_of(painter, config.prompt))
         inside = object_in(pictures[0], gathered(network.seen[0], columns)[column] if isinstance(painter, Real) else None)
         outside[number] = [changed_outside(pictures[0], one, inside) for one in pictures[1:]]
         if goal:
-            colour, shape = judged(pictures[1:])
-            right[number] = (colour == goal[0]) & (shape == goal[1])
+            right[number] = [found == goal for found in verdicts(pictures[1:])]
         means = list(zip(100 * right[: number + 1].mean(0), outside[: number + 1].mean(0), strict=True))
         rows = [(way, share, float(much), float(sees)) for (way, share), (sees, much) in zip(ways, means, strict=True)]
         state = replace(state, sweep=tuple(rows))

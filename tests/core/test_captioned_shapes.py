@@ -24,6 +24,7 @@ from core.foundations.captioned_shapes import (
     START,
     VOCABULARY,
     WORDS,
+    asked_pair,
     captions,
     distance,
     draw,
@@ -88,12 +89,20 @@ def test_pictures_stay_in_range_and_objects_in_the_picture(seed, side):
         assert (scenes.radius >= LARGE_16[0]).all() and (scenes.radius <= LARGE_16[1]).all()
 
 
-@given(seeds)
-def test_a_larger_canvas_has_the_same_scenes(seed):
+@pytest.mark.parametrize("side", [128, 224])
+@given(seed=seeds)
+def test_a_larger_canvas_has_the_same_scenes(side, seed):
     scenes = scenes_of(seed, two=0.5)
-    large = render(scenes.at(128))
-    assert large.shape[-1] == 128
-    assert float((torch.nn.functional.avg_pool2d(large, 4) - render(scenes)).abs().mean()) < 0.01
+    large = render(scenes.at(side))
+    assert large.shape[-1] == side
+    assert float((torch.nn.functional.interpolate(large, (32, 32), mode="area") - render(scenes)).abs().mean()) < 0.01
+
+
+def test_what_a_text_asks_for():
+    assert asked_pair("this is a Red diamond, on white.") == ("red", "diamond")
+    assert asked_pair("a picture of a red circle, on black.") == ("red", "circle") and asked_pair("a picture of a small blue star.") == ("blue", "star")
+    for text in ("a cross", "there is a circle", "a red circle left of a blue square", "a red circle above a red circle"):
+        assert asked_pair(text) is None
 
 
 @given(seeds)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from core.clip.match import CELLS, TEMPLATES, MatchConfig, against_random, match, painting, softmax, wording
-from core.clip.real import HUB, REAL, RealClip, enlarged, from_folder, lines_of, load_clip
+from core.clip.real import HUB, REAL, RealClip, from_folder, lines_of, load_clip
 from core.foundations.captioned_shapes import COLOURS, draw, render, tokens_of
 from core.foundations.small_clip import shipped_clip
 
@@ -122,13 +122,6 @@ def test_bad_input_gets_its_sentence(settings, part, refusal):
 
 def test_lines_are_counted_once(refusal):
     assert lines_of(" a \n\nb\na", 3, "captions") == ["a", "b"]
-
-
-def test_enlarged_scenes_show_the_same():
-    scenes = draw(np.random.default_rng(0), 6, two=0.5)
-    small, large = render(scenes), render(enlarged(scenes, 224))
-    back = F.interpolate(large, (32, 32), mode="area")
-    assert float((back - small).abs().mean()) < 0.01
 
 
 # --- the path to the hub ----------------------------------------------------------------------------------------------

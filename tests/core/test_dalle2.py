@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dalle2.blend import BlendConfig, blend, changed, changes, difference, toward, weight_of
-from core.dalle2.chain import ChainConfig, asked_pair, chain, fitting
+from core.dalle2.chain import ChainConfig, chain, fitting
 from core.dalle2.decoder import shipped_decoder
 from core.dalle2.decoding import decoding, mean_cosine, slerp
 from core.dalle2.prior import (
@@ -198,11 +198,6 @@ def test_a_caption_that_nothing_fits_says_so():
     scenes, whole = fitting("a large small red circle", 24, 3)
     assert len(scenes) == 24 and whole == 0
     assert len(fitting("a large small red circle", 192, 3)[0]) == 32  # hardly any: no more than needed
-
-
-def test_what_a_caption_asks_for():
-    assert asked_pair("this is a Red diamond, on white.") == ("red", "diamond")
-    assert asked_pair("a red circle left of a blue square") is None and asked_pair("a star") is None
 
 
 def test_the_chain_repeats_and_its_first_noise_is_the_decoders():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.foundations.captioned_shapes import draw, render
 from core.foundations.diffusion import both_of, leading, sampling, signal, step_back, trailing, velocity
-from core.stable_diffusion.denoise import DenoiseConfig, DenoiseStep, asked, by_hand, denoise, right_from
+from core.stable_diffusion.denoise import DenoiseConfig, DenoiseStep, by_hand, denoise, right_from
 from core.stable_diffusion.latents import (
     KINDS,
     LatentsConfig,
@@ -197,11 +197,6 @@ def test_denoise_is_diffusers_step_by_step(painter, eta):
         painted = painter.paint([config.prompt], 5, config.scale, 3)[0].numpy()
         np.testing.assert_allclose(steps[-1].pictures[4], painted, atol=1e-5)
     assert [step.doing for step in steps] == [step.doing for step in denoise(config)]
-
-
-def test_what_a_prompt_asks_for():
-    assert asked("a picture of a red circle, on black.") == (0, 0)
-    assert asked("a cross") is None and asked("a red circle left of a blue square") is None
 
 
 def test_right_from_the_first_step_after_the_last_wrong_one():

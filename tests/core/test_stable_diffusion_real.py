@@ -199,6 +199,7 @@ def test_terminal_snr_runs_on_it_without_what_noise_cannot_say(on_a_gpu):
 @pytest.mark.parametrize("run, config", [(denoise, DenoiseConfig), (schedulers, SchedulersConfig), (terminal_snr, TerminalSnrConfig)])
 def test_a_prompt_is_read_as_the_model_reads_it(run, config, on_a_gpu, refusal):
     assert "at most 10 tokens" in refusal(lambda: list(run(config(model=NAME, prompt="red " * 11))))
+    assert "prompt is empty" in refusal(lambda: list(run(config(model=NAME, prompt=" "))))
 
 
 def test_a_large_grid_is_sent_thinned():

@@ -10,15 +10,13 @@ from core.foundations.captioned_shapes import CONTEXT, draw, render
 from core.foundations.diffusion import leading, noised, sampling, signal
 from core.stable_diffusion.attention import Reuse, Watch, Watched, aligned, laid_out, watched
 from core.stable_diffusion.img2img import Img2imgConfig, changing, given_picture, img2img, left_out, psnr
-from core.stable_diffusion.model import SCHEDULER, pipeline, shipped_painter
+from core.stable_diffusion.model import SCHEDULER, ids_of, pipeline, shipped_painter
 from core.stable_diffusion.words import (
     WordsConfig,
-    asked,
     changed_outside,
     columns_of,
     drawing,
     gathered,
-    ids_of,
     in_rows,
     object_in,
     on_object,
@@ -169,11 +167,6 @@ def test_only_pixels_away_from_the_object_count():
     assert changed_outside(picture, other, inside) == 0
     other[:, 0] = 0.5
     assert changed_outside(picture, other, inside) == pytest.approx(100 * 32 / (32 * 32 - 144))
-
-
-def test_what_a_prompt_asks_for():
-    assert asked("a picture of a small blue star.") == (5, 4)
-    assert asked("a red circle left of a blue square") is None and asked("there is a circle") is None
 
 
 def test_words_ends_with_what_it_measured():
