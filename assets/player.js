@@ -346,10 +346,10 @@
       const chart = place.appendChild(make("div", "viz-plot"));
       chart.style.height = (v.height || 280) + "px";
       let shown = null, busy = false;
-      const layout = () => {
+      const layout = (width) => {
         const text = Viz.colour("text"), grid = Viz.colour("grid"), font = { color: text, size: Viz.textSize(), family: getComputedStyle(document.body).fontFamily };
         const axis = (a) => ({ ...a, title: { ...a.title, font }, gridcolor: grid, zerolinecolor: grid, linecolor: grid, fixedrange: true });
-        return { ...v.layout, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
+        return { ...v.layout, width, font, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(v.layout.xaxis), yaxis: axis(v.layout.yaxis) };
       };
       // Colours have names, so that light and dark each have their own.
       const painted = (t) => {
@@ -377,19 +377,19 @@
       const redraw = async () => {
         if (busy || !shown || !place.clientWidth) return;
         busy = true;
-        const data = shown;
+        const data = shown, width = place.clientWidth;
         try {
           const Plotly = await Viz.plotly();
           const traces = data.map(painted);
-          await Plotly.react(chart, traces, layout(), { responsive: false, displayModeBar: false });
+          await Plotly.react(chart, traces, layout(width), { responsive: false, displayModeBar: false });
           apart();
           chart.querySelectorAll("svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
           chart.setAttribute("role", "img");
           chart.setAttribute("aria-label", `${v.title}: ` + data.map((t) => (t.name ? t.name + ": " : "") + said(t)).join("; "));
         } finally { busy = false; }
-        if (shown !== data) redraw();
+        if (shown !== data || place.clientWidth !== width) redraw();
       };
-      new ResizeObserver(async () => { if (chart._fullLayout && chart.offsetWidth) { await (await Viz.plotly()).Plots.resize(chart); apart(); } else redraw(); }).observe(place);
+      new ResizeObserver(redraw).observe(place);
       Viz.onTheme(redraw);
       return { show: (frames, i) => { const data = frames.length ? frames[i][v.id] : null; if (data && data !== shown) { shown = data; redraw(); } } };
     },

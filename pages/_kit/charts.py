@@ -79,7 +79,7 @@ def frame_of(x: dict[str, Any], y: dict[str, Any], left: int, legend: bool) -> d
         "yaxis": y,
         "margin": margin,
         "showlegend": legend,
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top"},
         "transition": {"duration": 0},
     }
 

@@ -9,6 +9,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from core.foundations.experiment import experiments, topics
+from pages._kit.charts import axis, chart
 from tests.e2e.conftest import status_code
 
 pytestmark = pytest.mark.browser
@@ -55,6 +56,27 @@ def test_names_of_points_do_not_lie_on_each_other_and_signs_stay_where_they_are(
     assert names[0] == sign  # it came first: it needs no other place
     for (_, bottom), (top, _) in itertools.pairwise(sorted(names)):
         assert bottom - top <= 3  # px: letters do not fill their box
+
+
+RESIZED = """async layout => {
+  const place = document.body.appendChild(document.createElement("div")), bar = {type: "bar", x: [1], y: [1], colour: "a"};
+  const traces = ["as it is", "with the sticker", "with two of them"].map(name => ({...bar, name})), found = [];
+  for (const width of [700, 230, 700, 400]) {
+    place.style.width = width + "px";
+    if (!found.length) Viz.views.plot(place, {id: "p", title: "legend", layout}).show([{p: traces}], 0);
+    await new Promise(done => setTimeout(done, 1000));
+    const box = what => place.querySelector(what).getBoundingClientRect();
+    found.push([box(".main-svg").width, box(".legend").bottom - box(".nsewdrag").top, box(".legend").height]);
+  }
+  return found;
+}"""
+
+
+def test_a_legend_stands_above_its_chart_at_every_width(visit):
+    found = visit("?tab=nanogpt").evaluate(RESIZED, chart(axis("x", "count"), axis("y", "count"), legend=True))
+    assert [width for width, _, _ in found] == [700, 230, 700, 400]
+    assert found[1][2] > found[0][2]  # it takes more lines where there is less room
+    assert all(into <= 1 for _, into, _ in found)  # px
 
 
 def test_unknown_tab_in_a_link(visit):
