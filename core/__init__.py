@@ -7,7 +7,8 @@ GB is 1e9 bytes and GiB is 2**30; which of the two is always said.
 
 import os
 
-# Threads of a matrix product wait for each other by spinning. Where another program needs the core, long spinning turns a step of
+# Threads of a matrix product wait for each other by spinning. Where another program needs the core, long spinning turns
+# a step of
 # 40 ms into seconds (measured: 3.4 s); after a short spin they sleep instead. Read once, when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 

@@ -1,7 +1,8 @@
 """python -m core TOPIC EXPERIMENT [--field value]: progress on stderr, one JSON object as the last line on stdout.
 
-Without arguments it lists the topics and their experiments. `--save FOLDER` writes the files a run hands over (a model).
-Started by torchrun, an experiment that uses several ranks runs on those: every process is one rank of its `job`.
+Without arguments it lists the topics and their experiments; a topic alone prints its lesson. `--save FOLDER` writes the
+files a run hands over (a model). Started by torchrun, an experiment that uses several ranks runs on those: every
+process is one rank of its `job`.
 """
 
 import dataclasses
@@ -15,8 +16,10 @@ import tyro
 from tqdm import tqdm
 from tyro.constructors import PrimitiveConstructorSpec
 
-from core.foundations.experiment import Config, Experiment, Recorder, counted, experiments, find, kind, topics, value_from_text
+from core.foundations.experiment import Config, Experiment, counted, experiments, find, kind, topics, value_from_text
+from core.foundations.lesson import Ask, as_dict, lesson_of
 from core.foundations.ranks import Job, under_torchrun
+from core.foundations.recorder import Recorder
 
 
 def main(arguments: list[str]) -> None:
@@ -25,9 +28,14 @@ def main(arguments: list[str]) -> None:
         return listing()
     try:
         if len(arguments) == 1:
-            return listing(arguments[0])
+            return print_lesson(arguments[0])
         one = find(arguments[0], arguments[1])
-        typed: Any = tyro.cli(arguments_of(one), prog=f"python -m core {one.topic} {one.name}", description=one.question, args=arguments[2:])
+        typed: Any = tyro.cli(
+            arguments_of(one),
+            prog=f"python -m core {one.topic} {one.name}",
+            description=one.question,
+            args=arguments[2:],
+        )
         folder = typed.save
         config = config_from_typed(one, {name: value for name, value in vars(typed).items() if name != "save"})
         job = getattr(sys.modules[one.config_type.__module__], "job", None)
@@ -38,10 +46,24 @@ def main(arguments: list[str]) -> None:
         fail(str(problem))
 
 
-def listing(*wanted: str) -> None:
-    for topic in wanted or topics():
+def listing() -> None:
+    for topic in topics():
         for one in experiments(topic).values():
             print(f"{topic} {one.name:<12} {one.question}")
+
+
+def print_lesson(topic: str) -> None:
+    """The lesson of a topic to read; its last line is one JSON object."""
+    lesson = lesson_of(topic)
+    print(lesson.question, "", lesson.idea, lesson.formula, "", "Experiments:", sep="\n")
+    for card in lesson.experiments:
+        print(f"  python -m core {topic} {card.name:<14} {card.title} ({card.note}; {card.level}, {card.seconds} s)")
+    print("\nSteps:")
+    for number, step in enumerate(lesson.steps, 1):
+        print(f"  {number}. {step.text}")
+        if isinstance(step, Ask):
+            print("     " + " · ".join(step.answers))
+    print(json.dumps(as_dict(topic), ensure_ascii=False))
 
 
 def fail(sentence: str) -> NoReturn:
@@ -58,14 +80,20 @@ def arguments_of(one: Experiment) -> type:
         told = [field.metadata["label"], field.metadata["help"], span(field)]
         spec = as_text("{" + ",".join(choices) + "}" if choices else words[kind(field)])
         annotation = Annotated[object, spec, tyro.conf.arg(help="; ".join(part for part in told if part))]
-        options.append((field.name, annotation, dataclasses.field(default="" if kind(field) is bytes else field.default)))
-    save = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help="write the files that the run hands over into this folder")]
+        options.append(
+            (field.name, annotation, dataclasses.field(default="" if kind(field) is bytes else field.default))
+        )
+    save = Annotated[
+        Path | None, tyro.conf.arg(metavar="FOLDER", help="write the files that the run hands over into this folder")
+    ]
     options.append(("save", save, dataclasses.field(default=None)))
     return dataclasses.make_dataclass(one.name, options)
 
 
 def as_text(metavar: str) -> PrimitiveConstructorSpec[object]:
-    return PrimitiveConstructorSpec(1, metavar, lambda words: Typed(words[0]), lambda value: True, lambda value: [str(value)])
+    return PrimitiveConstructorSpec(
+        1, metavar, lambda words: Typed(words[0]), lambda value: True, lambda value: [str(value)]
+    )
 
 
 class Typed(str):
@@ -115,7 +143,9 @@ def run(one: Experiment, config: Config, folder: Path | None) -> None:
 
 
 def as_rank(job: Job, config: Config) -> None:
-    """Under torchrun: this process is one rank of the job that the tab gives to processes of its own. One JSON line per value."""
+    """Under torchrun: this process is one rank of the job that the tab gives to processes of its own. One JSON line per
+    value.
+    """
     for value in under_torchrun(job, config):
         line = json.dumps({"rank": int(os.environ["RANK"]), "said": value}, ensure_ascii=False, default=in_words)
         sys.stdout.write(line + "\n")  # in one piece: the lines of several ranks do not mix

@@ -3,7 +3,9 @@
 from jaxtyping import install_import_hook
 
 # The shapes in the signatures of the tensor files are checked while the tests run, and only then.
-install_import_hook(["core.foundations.sampling", "core.foundations.corpus", "core.foundations.transformer"], "beartype.beartype")
+install_import_hook(
+    ["core.foundations.sampling", "core.foundations.corpus", "core.foundations.transformer"], "beartype.beartype"
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -11,7 +13,9 @@ from hypothesis import settings  # noqa: E402
 
 from core.foundations.transformer import Transformer  # noqa: E402
 
-torch.set_num_threads(1)  # small models gain nothing from a second thread, and lose a hundredfold when another process has its core
+torch.set_num_threads(
+    1
+)  # small models gain nothing from a second thread, and lose a hundredfold when another process has its core
 
 settings.register_profile("small", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("small")
@@ -19,13 +23,16 @@ settings.load_profile("small")
 
 @pytest.fixture(scope="session")
 def lively():
-    """A model whose every weight is random. A fresh one is partly zero, and a zero passes many tests for the wrong reason."""
+    """A model whose every weight is random.
+
+    A fresh one is partly zero, and a zero passes many tests for the wrong reason.
+    """
 
     def make(shape, seed=0):
-        model, dice = Transformer(shape), torch.Generator().manual_seed(seed)
+        model, rng = Transformer(shape), torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in model.parameters():
-                weight.copy_(torch.randn(weight.shape, generator=dice) * 0.3)
+                weight.copy_(torch.randn(weight.shape, generator=rng) * 0.3)
         return model.eval()
 
     return make
@@ -33,13 +40,18 @@ def lively():
 
 @pytest.fixture(scope="session")
 def refusal():
-    """The one sentence with which a call refuses. A subclass such as UnicodeEncodeError speaks Python, not English: not accepted."""
+    """The one sentence with which a call refuses.
+
+    A subclass such as UnicodeEncodeError speaks Python, not English: not accepted.
+    """
 
     def ask(call, *arguments, **named):
         try:
             call(*arguments, **named)
         except ValueError as problem:
-            assert type(problem) is ValueError or type(problem).__module__.startswith("core."), f"{type(problem).__name__}: {problem}"
+            assert type(problem) is ValueError or type(problem).__module__.startswith("core."), (
+                f"{type(problem).__name__}: {problem}"
+            )
             text = str(problem)
             assert text and "\n" not in text and len(text) < 300, text
             return text

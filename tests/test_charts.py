@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pages._kit.charts import MOST_POINTS, Sketch, axis, bars, chart, columns, curve, dots, heat, ranking, rounded, spikes
+from pages._kit.charts import (
+    MOST_POINTS,
+    Sketch,
+    axis,
+    bars,
+    chart,
+    columns,
+    curve,
+    dots,
+    heat,
+    ranking,
+    rounded,
+    spikes,
+)
 
 NUMBERS = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=20)
 
@@ -17,7 +30,11 @@ NUMBERS = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, m
 @given(NUMBERS)
 def test_no_trace_breaks_json(numbers):
     xs = list(range(len(numbers)))
-    traces = [dots(xs, numbers, "a", "a", errors=numbers), columns(xs, numbers, "b", "b"), curve(xs, numbers, "c", "c", filled=True)]
+    traces = [
+        dots(xs, numbers, "a", "a", errors=numbers),
+        columns(xs, numbers, "b", "b"),
+        curve(xs, numbers, "c", "c", filled=True),
+    ]
     json.dumps(traces + bars([str(x) for x in xs], numbers), allow_nan=False)
 
 
@@ -40,8 +57,15 @@ def test_spikes_are_separate_upright_lines():
 
 
 def test_axes_always_tell_their_unit():
-    flat, across = chart(axis("rank", "count"), axis("loss", "nats"), log_x=True), ranking(axis("reward", "points"), axis("word", "name"))
-    assert flat["xaxis"]["title"]["text"] == "rank (count)" and flat["xaxis"]["type"] == "log" and "type" not in flat["yaxis"]
+    flat, across = (
+        chart(axis("rank", "count"), axis("loss", "nats"), log_x=True),
+        ranking(axis("reward", "points"), axis("word", "name")),
+    )
+    assert (
+        flat["xaxis"]["title"]["text"] == "rank (count)"
+        and flat["xaxis"]["type"] == "log"
+        and "type" not in flat["yaxis"]
+    )
     assert across["xaxis"]["title"]["text"] == "reward (points)" and across["yaxis"]["autorange"] == "reversed"
 
 
@@ -53,7 +77,11 @@ def test_a_sketch_sends_what_is_new_and_at_the_end_all():
     assert len(first[0][1]["add"]["a"][0]) == 3000 and sketch.take() == []
     sketch.show("map", {"one": 1})
     whole = dict(sketch.take_whole())
-    assert whole["map"] == {"shown": {"one": 1}} and len(whole["loss"]["add"]["a"][0]) == MOST_POINTS and whole["loss"]["add"]["a"][0][-1] == 2999
+    assert (
+        whole["map"] == {"shown": {"one": 1}}
+        and len(whole["loss"]["add"]["a"][0]) == MOST_POINTS
+        and whole["loss"]["add"]["a"][0][-1] == 2999
+    )
 
 
 def test_a_film_replaces_all_frames():

@@ -1,4 +1,4 @@
-"""Contrastive training: the loss, and one correction of both towers in units small enough to take turns."""
+"""Contrastive training: the loss, and one optimizer step of both towers in units small enough to take turns."""
 
 import math
 from collections.abc import Iterator
@@ -13,11 +13,16 @@ from core.clip.worlds import Lot, World, equal_captions
 from core.foundations.small_clip import Clip, encode_texts, make
 
 AT_ONCE = 64  # pictures, or captions, of one unit of work
-WARMING = 0.1  # share of the run in which the learning rate climbs, 200 steps at most
+WARMING = 0.1  # fraction of the run in which the learning rate climbs, 200 steps at most
 WEIGHT_DECAY = 0.05
 
 
-def contrast(pictures: Float[Tensor, "N E"], texts: Float[Tensor, "N E"], scale: Tensor, left_out: Bool[Tensor, "N N"] | None = None) -> Tensor:
+def contrast(
+    pictures: Float[Tensor, "N E"],
+    texts: Float[Tensor, "N E"],
+    scale: Tensor,
+    left_out: Bool[Tensor, "N N"] | None = None,
+) -> Tensor:
     """InfoNCE in both directions: each picture must find its caption among all, each caption its picture.
 
     left_out: pairs that are neither right nor wrong, as where two captions are equal; never on the diagonal.
@@ -38,12 +43,22 @@ def schedule(step: int, steps: int) -> float:
 class Contrast:
     """The model and its loop."""
 
-    def __init__(self, world: World, width: int, rate: float, scale: float, learn_scale: bool, most_scale: float, mask: bool, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        width: int,
+        rate: float,
+        scale: float,
+        learn_scale: bool,
+        most_scale: float,
+        mask: bool,
+        seed: int,
+    ) -> None:
         self.world, self.rate, self.most_scale, self.mask = world, rate, most_scale, mask
         self.model = make(torch.Generator().manual_seed(seed), width, world.vocabulary)
         self.model.logit_scale.data.fill_(math.log(scale))
         self.model.logit_scale.requires_grad_(learn_scale)
-        self.dice = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         weights = [weight for name, weight in self.model.named_parameters() if weight.dim() > 1]
         others = [weight for name, weight in self.model.named_parameters() if weight.dim() < 2 and weight.requires_grad]
         groups = [{"params": weights, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -58,7 +73,8 @@ class Contrast:
         return same if self.mask else torch.zeros_like(same)
 
     def one_step(self, lot: Lot, scale: float) -> Iterator[float | None]:
-        """One correction of the weights with `scale` times the learning rate. Yields None between units of work, then the loss.
+        """One optimizer step with `scale` times the learning rate. Yields None between units of work, then
+        the loss.
 
         The loss needs all embeddings at once, the towers do not: they run in parts, and so does the way back.
         """

@@ -1,27 +1,30 @@
-r"""The modality gap: pictures and texts share a space, and still live apart.
+r"""The modality gap: pictures and texts share a space, and may still live apart.
 
-Training only asks that a picture's own text be *nearer* than the others. A shift that all pictures have in common changes
-few of these comparisons. How far the two clouds are apart is the length of the difference of their means,
+Training only asks that a picture's own text be *nearer* than the others. A shift that all pictures have in common
+changes few of these comparisons. How far the two clouds are apart is the length of the difference of their means,
 
 $$g = \Big| \frac{1}{N} \sum_i x_i - \frac{1}{N} \sum_i y_i \Big|.$$
 
-It is not learnt, it is inherited: an untrained network maps whatever it sees into a narrow cone, two networks have two
-cones, and the gap is there before the first step. In real CLIPs a wide gap is left after training (Liang et al. 2022).
+It begins before training: an untrained network maps whatever it sees into a narrow cone, two networks have two cones,
+and the gap is there before the first step. What training makes of it depends on the temperature of the contrastive
+loss: in real CLIPs training keeps the two apart, and a wide gap is left (Liang et al. 2022, who trace it to both,
+initialization and contrastive learning). In this small CLIP training closes nine tenths of it, so the clouds overlap.
 
-A gap needs clouds that are narrow: $g \le |\bar x| + |\bar y|$, and $|\bar x|^2$ is nearly the mean cosine of two pictures.
-Where training spreads the vectors over the whole sphere, the means shrink, and no room is left for a gap; real CLIPs use
-only a small part of theirs (Fahim et al. 2024). Look how alike two pictures are here, before and after.
+A gap needs clouds that are narrow: $g \le |\bar x| + |\bar y|$, and $|\bar x|^2$ is nearly the mean cosine of two
+pictures. Where training spreads the vectors over the whole sphere, the means shrink, and no room is left for a gap;
+real CLIPs use only a small part of theirs (Fahim et al. 2024). Look how alike two pictures are here, before and after.
 
 Then the pictures slide along the line between the means, $u = (\bar y - \bar x) / g$:
 
 $$x_i(\lambda) = \frac{x_i + \lambda u}{|x_i + \lambda u|}, \qquad \text{gap} \approx |g - \lambda|,$$
 
 where the formula would be exact if they were not put back on the sphere. $\lambda < 0$ opens the gap, $\lambda = g$
-closes it. Does retrieval get better when it closes? Compare the share of captions that find their picture and of pictures
-that find their caption. Several scenes can fit one caption, so 100 % cannot be had.
+closes it. Here there is little left to close; opening the gap shows what a wide one would do to retrieval. Compare how
+many captions find their picture and how many pictures find their caption. Several scenes can fit one caption, so 100 %
+cannot be had.
 
-The picture of the clouds is a projection: across, the line between the means; upward, the direction in which all vectors
-vary most beside it (their first principal component).
+The picture of the clouds is a projection: across, the line between the means; upward, the direction in which all
+vectors vary most beside it (their first principal component).
 
 Left out: what the gap costs or gains elsewhere (Liang et al. report both).
 Source: Liang et al. 2022, arXiv:2203.02053; Fahim et al. 2024, arXiv:2405.18570.
@@ -37,21 +40,54 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.foundations.captioned_shapes import captions, draw, render
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure
 from core.foundations.small_clip import Clip, make, shipped_clip
 
 SHIFTS = tuple(number / 8 for number in range(-8, 5))  # -1 to 0.5
 PART = 32
+GAP = Figure("gap of the trained model", "distance", "baseline", "the same pairs in an untrained model", headline=True)
+ROOM = Figure("gap against the most it could be", "distance", "limit", "the lengths of the two means together")
+ALIKE = Figure("cosine of two pictures", "cosine", "baseline", "in the untrained model: a narrow cone", headline=True)
+HALF_SHIFT = Figure(
+    "gap after a shift of 0.5", "distance", "theory", "|g - 0.5|, without putting the vectors back on the sphere"
+)
+PICTURES_CLOSED = Figure("pictures that find their caption, gap closed", "%", "baseline", "as trained")
+CAPTIONS_CLOSED = Figure("captions that find their picture, gap closed", "%", "baseline", "as trained")
+PICTURES_OPENED = Figure(
+    "pictures that find their caption, gap opened by 1", "%", "baseline", "as trained", headline=True
+)
 
 
 @dataclass(frozen=True)
 class GapConfig(Config):
     """How many pairs, and how much their captions tell."""
 
-    pairs: int = setting(192, "Pairs of picture and caption", low=32, high=384)
-    told: float = setting(1.0, "Size, place and ground are told", low=0.0, high=1.0, help="how often a caption mentions each")
-    two: float = setting(0.3, "Share with two objects", low=0.0, high=1.0, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 1)
+    pairs: int = setting(
+        192,
+        "Pairs of picture and caption",
+        low=32,
+        high=384,
+        help="More pairs make the clouds and the numbers more reliable; each takes time.",
+    )
+    told: float = setting(
+        1.0,
+        "Details in the captions",
+        low=0.0,
+        high=1.0,
+        help="Higher makes the captions say more about size, place and background, so fewer pictures fit each.",
+        slider=True,
+    )
+    two: float = setting(
+        0.3,
+        "Fraction with two objects",
+        low=0.0,
+        high=1.0,
+        more=True,
+        help="More scenes with two objects make the captions longer and more alike.",
+        slider=True,
+    )
+    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, help="Another seed draws other pairs.")
 
 
 @dataclass(frozen=True)
@@ -65,7 +101,9 @@ class GapStep(Step):
     formula: float | None = None  # |g - shift|
     by_picture: float | None = None  # % of the pictures whose nearest caption is theirs
     by_text: float | None = None  # % of the captions whose nearest picture is theirs
-    so_far: tuple[tuple[float, float, float, float, float], ...] = ()  # shift, gap, formula, by_picture, by_text of the slide up to here
+    so_far: tuple[
+        tuple[float, float, float, float, float], ...
+    ] = ()  # shift, gap, formula, by_picture, by_text of the slide up to here
     untrained_pictures: np.ndarray | None = None  # (N, 2) the same pairs in an untrained model, its own directions
     untrained_texts: np.ndarray | None = None
     untrained_gap: float | None = None
@@ -85,7 +123,10 @@ def slid(pictures: Float[Tensor, "N E"], texts: Float[Tensor, "N E"], shift: flo
 
 
 def recalls(pictures: Float[Tensor, "N E"], texts: Float[Tensor, "N E"], captions: list[str]) -> tuple[float, float]:
-    """% of the pictures that find their caption first, and of the captions that find their picture. Equal captions count as one."""
+    """% of the pictures that find their caption first, and of the captions that find their picture.
+
+    Equal captions count as one.
+    """
     cosines, number = pictures @ texts.T, {caption: at for at, caption in enumerate(dict.fromkeys(captions))}
     same = torch.tensor([number[caption] for caption in captions])
     to_text, to_picture = (same[cosines.argmax(axis)] == same for axis in (1, 0))
@@ -120,7 +161,7 @@ class Directions:
 # --- the experiment ---------------------------------------------------------------------------------------------------
 
 
-@experiment("Why do pictures and texts live apart in their common space?")
+@experiment("Do pictures and texts live apart in their common space?")
 def gap(config: GapConfig) -> Iterator[GapStep]:
     """The clouds, their slide, then an untrained model."""
     scenes = draw(np.random.default_rng(config.seed), config.pairs, two=config.two, held_out=None)
@@ -136,14 +177,24 @@ def gap(config: GapConfig) -> Iterator[GapStep]:
     for frame in slide(x, y, words):
         frames.append(frame)
         yield frame
-    opened, now, closed = frames[0], next(frame for frame in frames if frame.shift == 0), next(frame for frame in frames if frame.formula == 0)
+    opened, now, closed = (
+        frames[0],
+        next(frame for frame in frames if frame.shift == 0),
+        next(frame for frame in frames if frame.formula == 0),
+    )
     half = next(frame for frame in frames if frame.shift == 0.5)
-    yield GapStep(figures=(
-        Compared("gap after a shift of 0.5", "distance", half.formula, half.gap, "|g - 0.5|, without putting them back on the sphere"),
-        Compared("pictures that find their caption, gap closed", "%", now.by_picture, closed.by_picture, "as trained"),
-        Compared("captions that find their picture, gap closed", "%", now.by_text, closed.by_text, "as trained"),
-        Compared("pictures that find their caption, gap opened by 1", "%", now.by_picture, opened.by_picture, "as trained"),
-    ), doing=f"as trained the gap is {now.gap:.2f}; opened by 1, {opened.by_picture:.0f} % of the pictures find their caption")  # fmt: skip
+    yield GapStep(
+        figures=(
+            HALF_SHIFT(half.gap, half.formula),
+            PICTURES_CLOSED(closed.by_picture, now.by_picture),
+            CAPTIONS_CLOSED(closed.by_text, now.by_text),
+            PICTURES_OPENED(opened.by_picture, now.by_picture),
+        ),
+        doing=(
+            f"as trained the gap is {now.gap:.2f}; opened by 1, {opened.by_picture:.0f} % of the pictures find their"
+            " caption"
+        ),
+    )
     yield from untrained(config, pictures, words, x, y)
 
 
@@ -160,13 +211,25 @@ def slide(x: Float[Tensor, "N E"], y: Float[Tensor, "N E"], words: list[str]) ->
         moved = slid(x, y, shift)
         left, formula, (by_picture, by_text) = gap_of(moved, y), abs(first - shift), recalls(moved, y, words)
         so_far.append((shift, left, formula, by_picture, by_text))
-        told = f"shift {shift:.3g}: gap {left:.2f}, {by_picture:.0f} % of the pictures and {by_text:.0f} % of the captions find theirs"
-        yield GapStep(shift=shift, pictures=seen.of(moved), texts=seen.of(y), gap=left, formula=formula, by_picture=by_picture, by_text=by_text,
-                      so_far=tuple(so_far), doing=told)  # fmt: skip
+        told = (
+            f"shift {shift:.3g}: gap {left:.2f}, {by_picture:.0f} % of the pictures and {by_text:.0f} % of the captions"
+            " find theirs"
+        )
+        yield GapStep(
+            shift=shift,
+            pictures=seen.of(moved),
+            texts=seen.of(y),
+            gap=left,
+            formula=formula,
+            by_picture=by_picture,
+            by_text=by_text,
+            so_far=tuple(so_far),
+            doing=told,
+        )
 
 
 def untrained(config: GapConfig, pictures: Tensor, words: list[str], x: Tensor, y: Tensor) -> Iterator[GapStep]:
-    """The same pairs in a model that has learnt nothing."""
+    """The same pairs in a model that has learned nothing."""
     yield GapStep(doing="drawing the weights of an untrained model")
     raw, n = Clip(make(torch.Generator().manual_seed(config.seed)).eval()), config.pairs
     seen, read = list[Tensor](), list[Tensor]()
@@ -177,11 +240,17 @@ def untrained(config: GapConfig, pictures: Tensor, words: list[str], x: Tensor, 
     a, b = torch.cat(seen), torch.cat(read)
     directions, at_first, at_last = Directions(a, b), gap_of(a, b), gap_of(x, y)
     room = float(x.mean(0).norm() + y.mean(0).norm())
-    within = tuple((what, mean_cosine(before), mean_cosine(after)) for what, before, after in (("two pictures", a, x), ("two captions", b, y)))
+    within = tuple(
+        (what, mean_cosine(before), mean_cosine(after))
+        for what, before, after in (("two pictures", a, x), ("two captions", b, y))
+    )
     before, after = (float((left * right).sum(-1).double().mean()) for left, right in ((a, b), (x, y)))
     within = (*within, ("a pair", before, after))
-    yield GapStep(untrained_pictures=directions.of(a), untrained_texts=directions.of(b), untrained_gap=at_first, within=within, figures=(
-        Compared("gap of the trained model", "distance", at_first, at_last, "the same pairs in an untrained model"),
-        Compared("gap against the most it could be", "distance", room, at_last, "the lengths of the two means together"),
-        Compared("cosine of two pictures, trained", "cosine", within[0][1], within[0][2], "in the untrained model: a narrow cone"),
-    ), doing=f"the gap is {at_first:.2f} before training and {at_last:.2f} after")  # fmt: skip
+    yield GapStep(
+        untrained_pictures=directions.of(a),
+        untrained_texts=directions.of(b),
+        untrained_gap=at_first,
+        within=within,
+        figures=(GAP(at_last, at_first), ROOM(at_last, room), ALIKE(within[0][2], within[0][1])),
+        doing=f"the gap is {at_first:.2f} before training and {at_last:.2f} after",
+    )

@@ -1,7 +1,7 @@
 r"""Which CLIP: the small one that comes with the app, or a real one from the hub.
 
-Both say the same three things: unit vectors of pictures, unit vectors of texts, and the scale of their cosines. The real
-one is ViT-B/32 of LAION: a vision transformer that cuts a picture of 224 x 224 pixels into 49 patches, 151 million
+Both say the same three things: unit vectors of pictures, unit vectors of texts, and the scale of their cosines. The
+real one is ViT-B/32 of LAION: a vision transformer that cuts a picture of 224 x 224 pixels into 49 patches, 151 million
 parameters, trained on two billion pairs from the web. It is fetched once (0.6 GB, safetensors only, a pinned revision),
 and no code of the hub's runs.
 
@@ -10,10 +10,9 @@ Source: Radford et al. 2021, arXiv:2103.00020; Cherti et al. 2022, arXiv:2212.07
 """
 
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +20,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.foundations.base_model import check_memory
+from core.foundations.hub import fetched, of_kind
 from core.foundations.machine import this_machine
 from core.foundations.small_clip import shipped_clip
-from core.foundations.weights import HubModel, Unavailable, model_bytes, models
+from core.foundations.weights import model_bytes, models
 
-REAL = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
-HUB = {REAL: HubModel("1a25a446712ba5ee05982a381eed697ef9b435cf", 0.61, "ViT-B/32 of LAION (hub)", 151.3e6, llama=False)}
-MODELS = {"shipped": "the small CLIP, 0.4 M parameters"} | {name: f"{told.what}, fetches {told.gigabytes:.1f} GB" for name, told in HUB.items()}
-FILES = ("model.safetensors", "config.json", "tokenizer.json")
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of the pictures it was trained on
+HUB = of_kind("clip")
+MODELS = {"shipped": "the small CLIP, 0.4 M parameters"} | {
+    name: f"{model.what}, fetches {model.gigabytes:.1f} GB" for name, model in HUB.items()
+}
+MEAN, DEVIATION = (
+    (0.48145466, 0.4578275, 0.40821073),
+    (0.26862954, 0.26130258, 0.27577711),
+)  # of the pictures it was trained on
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """Two towers with one space."""
 
@@ -85,24 +89,18 @@ def from_folder(folder: Path) -> RealClip:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+    model: Any = CLIPModel.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     most, end = model.config.text_config.max_position_embeddings, "<|endoftext|>"
     tokenizer.enable_truncation(most)
-    tokenizer.enable_padding(length=most, pad_id=tokenizer.token_to_id(end), pad_token=end)  # what follows the end is never read
-    return RealClip(model.to(this_machine().device).eval().requires_grad_(False), tokenizer, model.config.vision_config.image_size)
-
-
-def hub_folder(name: str) -> Path:
-    """The folder of the real model at its pinned revision, fetched if it is not there yet."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=HUB[name].revision, allow_patterns=list(FILES), etag_timeout=5))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        told = f"{HUB[name].what} needs {HUB[name].gigabytes:.1f} GB from the hub"
-        raise Unavailable(f"{told} and could not be fetched (no network, or the hub does not answer): choose the small CLIP") from None
+    tokenizer.enable_padding(
+        length=most, pad_id=tokenizer.token_to_id(end), pad_token=end
+    )  # what follows the end is never read
+    return RealClip(
+        model.to(this_machine().device).eval().requires_grad_(False), tokenizer, model.config.vision_config.image_size
+    )
 
 
 def load_clip(name: str) -> Generator[None, None, Encoder]:
@@ -110,13 +108,7 @@ def load_clip(name: str) -> Generator[None, None, Encoder]:
     if name == "shipped":
         return shipped_clip()
     check_memory(4 * HUB[name].parameters, f"{HUB[name].what}, to be loaded,")
-    job = ThreadPoolExecutor(1, "fetch").submit(hub_folder, name)
-    while True:
-        try:
-            folder = job.result(timeout=0.05)
-            break
-        except TimeoutError:
-            yield
+    folder = yield from fetched(name)
     loaded: RealClip = models().get(name, lambda: from_folder(folder), lambda one: model_bytes(one.model))
     return loaded
 

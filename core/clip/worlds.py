@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from core.foundations import captioned_shapes as shapes
 from core.foundations.captioned_shapes import GREY, Scenes, draw, pair_codes, render
 
-CURRICULUM = 600  # steps until twins, two objects and words on place, size and ground are as frequent as they will be
+CURRICULUM = 600  # steps until twins, two objects and words on place and size are as frequent as they will be
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Quiz:
     answers: Int[np.ndarray, "N"]
 
 
+@runtime_checkable
 class World(Protocol):
     """What both worlds offer."""
 
@@ -48,7 +49,7 @@ class World(Protocol):
     def quizzes(self) -> tuple[str, ...]: ...  # kinds of unseen pictures
 
     def tokens(self, texts: Sequence[str]) -> Int[Tensor, "N L"]: ...
-    def lot(self, dice: np.random.Generator, n: int, step: int) -> Lot: ...
+    def lot(self, rng: np.random.Generator, n: int, step: int) -> Lot: ...
     def probe(self, n: int) -> Lot: ...
     def quiz(self, kind: str, n: int, seed: int) -> Quiz: ...
 
@@ -63,7 +64,7 @@ def equal_captions(said: Int[Tensor, "N L"]) -> Bool[Tensor, "N N"]:
 
 @dataclass(frozen=True)
 class Shapes:
-    """48 pairs of colour and shape, eight of them never shown in training."""
+    """48 pairs of color and shape, eight of them never shown in training."""
 
     twins: bool = True
     grey: float = 0.25
@@ -77,20 +78,27 @@ class Shapes:
     def tokens(self, texts: Sequence[str]) -> Int[Tensor, "N L"]:
         return shapes.tokens_of(texts)
 
-    def lot(self, dice: np.random.Generator, n: int, step: int) -> Lot:
-        """Scenes to learn from. First one object and its name; then more and more twins, pairs of scenes that differ in one thing, and two objects."""
+    def lot(self, rng: np.random.Generator, n: int, step: int) -> Lot:
+        """Scenes to learn from.
+
+        First one object and its name; then more and more twins, pairs of scenes that differ in one thing, and two
+        objects.
+        """
         grown = min(1.0, step / CURRICULUM)
         twins = round(n / 2 * grown) if self.twins else 0
-        scenes = draw(dice, n - twins, two=self.two * grown, grey=self.grey)
+        scenes = draw(rng, n - twins, two=self.two * grown, grey=self.grey)
         if twins:
-            scenes = joined(scenes, twins_of(scenes[:twins], dice, grown))
-        return shapes_lot(scenes, shapes.captions(scenes, dice, 0.1 + 0.4 * grown))
+            scenes = joined(scenes, twins_of(scenes[:twins], rng, grown))
+        return shapes_lot(scenes, shapes.captions(scenes, rng, 0.1 + 0.4 * grown))
 
     def probe(self, n: int) -> Lot:
-        """Unseen pictures of any pair, sorted by shape and colour, with bare captions, so that some are equal."""
-        dice = np.random.default_rng(3)
-        pairs = sorted((shapes.SHAPES.index(pair[1]), pair) for pair in (shapes.PAIRS[at] for at in dice.integers(len(shapes.PAIRS), size=n)))
-        scenes = draw(dice, n, pairs=[pair for _, pair in pairs])
+        """Unseen pictures of any pair, sorted by shape and color, with bare captions, so that some are equal."""
+        rng = np.random.default_rng(3)
+        pairs = sorted(
+            (shapes.SHAPES.index(pair[1]), pair)
+            for pair in (shapes.PAIRS[at] for at in rng.integers(len(shapes.PAIRS), size=n))
+        )
+        scenes = draw(rng, n, pairs=[pair for _, pair in pairs])
         return shapes_lot(scenes, [shapes.prompt(*pair) for _, pair in pairs])
 
     def quiz(self, kind: str, n: int, seed: int) -> Quiz:
@@ -100,17 +108,29 @@ class Shapes:
 
 
 def shapes_lot(scenes: Scenes, captions: Sequence[str]) -> Lot:
-    bare = [caption.removeprefix(next(one for one in shapes.BEGINNINGS[::-1] if caption.startswith(one))) for caption in captions]
+    bare = [
+        caption.removeprefix(next(one for one in shapes.BEGINNINGS[::-1] if caption.startswith(one)))
+        for caption in captions
+    ]
     return Lot(render(scenes), tuple(captions), shapes.tokens_of(captions), shapes.tokens_of(bare))
 
 
-def twins_of(scenes: Scenes, dice: np.random.Generator, grown: float = 1.0) -> Scenes:
-    """The same scenes with one thing changed each: a colour or a shape, and (grown) the objects' places or the ground. Never a held-out pair."""
+def twins_of(scenes: Scenes, rng: np.random.Generator, grown: float = 1.0) -> Scenes:
+    """The same scenes with one thing changed each: a color or a shape, and (grown) the objects' places or background.
+
+    Never a held-out pair.
+    """
     n = len(scenes)
-    kind = np.where(dice.random(n) < grown, dice.integers(4, size=n), dice.integers(2, size=n))
-    thing, rows = dice.integers(scenes.count), np.arange(n)
-    colour, shape, ground, x, y = scenes.colour.copy(), scenes.shape.copy(), scenes.ground.copy(), scenes.x.copy(), scenes.y.copy()
-    other = pair_codes(False)[dice.integers(len(pair_codes(False)), size=(n, 40))]  # (n, 40, 2) pairs that may be shown
+    kind = np.where(rng.random(n) < grown, rng.integers(4, size=n), rng.integers(2, size=n))
+    thing, rows = rng.integers(scenes.count), np.arange(n)
+    colour, shape, ground, x, y = (
+        scenes.colour.copy(),
+        scenes.shape.copy(),
+        scenes.ground.copy(),
+        scenes.x.copy(),
+        scenes.y.copy(),
+    )
+    other = pair_codes(False)[rng.integers(len(pair_codes(False)), size=(n, 40))]  # (n, 40, 2) pairs that may be shown
     same_shape = other[..., 1] == shape[rows, thing][:, None]
     same_colour = other[..., 0] == colour[rows, thing][:, None]
     for number, mask, part, column in ((0, same_shape, colour, 0), (1, same_colour, shape, 1)):
@@ -123,7 +143,9 @@ def twins_of(scenes: Scenes, dice: np.random.Generator, grown: float = 1.0) -> S
 
 
 def joined(a: Scenes, b: Scenes) -> Scenes:
-    arrays: dict[str, Any] = {name: np.concatenate([value, getattr(b, name)]) for name, value in vars(a).items() if name != "side"}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([value, getattr(b, name)]) for name, value in vars(a).items() if name != "side"
+    }
     return replace(a, **arrays)
 
 
@@ -133,7 +155,10 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 class Digits:
-    """Scikit-learn's 1,797 real handwritten digits with the seed's captions. Every class is shown in training; 297 pictures are kept for the test."""
+    """Scikit-learn's 1,797 real handwritten digits with the seed's captions.
+
+    Every class is shown in training; 297 pictures are kept for the test.
+    """
 
     names = tuple(f"a handwritten number {name}" for name in DIGITS)
     words = ("a", "handwritten", "number", *DIGITS)
@@ -147,8 +172,8 @@ class Digits:
         rows = [[self.vocabulary - 2, *(numbers[word] for word in text.split()), self.vocabulary - 1] for text in texts]
         return torch.tensor([row + [0] * (6 - len(row)) for row in rows])
 
-    def lot(self, dice: np.random.Generator, n: int, step: int) -> Lot:
-        return self.chosen(dice.integers(self.test, len(scanned()[1]), size=n))
+    def lot(self, rng: np.random.Generator, n: int, step: int) -> Lot:
+        return self.chosen(rng.integers(self.test, len(scanned()[1]), size=n))
 
     def chosen(self, places: Int[np.ndarray, "N"]) -> Lot:
         pictures, labels = scanned()

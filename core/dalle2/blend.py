@@ -1,20 +1,23 @@
 r"""Blends: walking between pictures, and in the direction of words.
 
-**Between two pictures.** Embeddings are points on a sphere, so the way from one to the other is an arc. With the angle $\Omega$ between them,
+**Between two pictures.** Embeddings are points on a sphere, so the way from one to the other is an arc. With the angle
+$\Omega$ between them,
 
 $$\mathrm{slerp}(a, b; s) = \frac{\sin((1-s)\,\Omega)}{\sin \Omega}\, a + \frac{\sin(s\,\Omega)}{\sin \Omega}\, b,$$
 
-which is at the angle $s\,\Omega$ from $a$, and has length 1 everywhere. The straight line would cut through the sphere: in its middle it is only
-$\cos(\Omega/2)$ long, and the decoder has never read so short an embedding of a picture. Every point is decoded from the same noise. The pictures,
-encoded again, need not lie on the arc: the decoder has learnt to draw what exists, and half-way between a circle and a star not much does.
+which is at the angle $s\,\Omega$ from $a$, and has length 1 everywhere. The straight line would cut through the sphere:
+in its middle it is only $\cos(\Omega/2)$ long, and the decoder has never read so short an embedding of a picture. Every
+point is decoded from the same noise. The pictures, encoded again, need not lie on the arc: the decoder can
+only draw shapes it knows, and there is none halfway between circle and star.
 
-**In the direction of words.** Two captions, "a red circle" and "a blue circle", differ by $t_2 - t_1$: what they share cancels, and the modality gap
-too. Its direction $d = (t_2 - t_1)/|t_2 - t_1|$ turns a picture's embedding, $\mathrm{slerp}(z_i, d; s)$, which is $z_i + w\,(t_2 - t_1)$ brought back
-to length 1, with $w$ growing from 0. The picture keeps what the captions do not mention. The paper walks up to $s = 0.25$ or $0.5$; at $s = 1$ nothing of the
+**In the direction of words.** Two captions, "a red circle" and "a blue circle", differ by $t_2 - t_1$: what they share
+cancels. Its direction $d = (t_2 - t_1)/|t_2 - t_1|$ turns a picture's embedding,
+$\mathrm{slerp}(z_i, d; s)$, which is $z_i + w\,(t_2 - t_1)$ brought back to length 1, with $w$ growing from 0. The
+picture keeps what the captions do not mention. The paper walks up to $s = 0.25$ or $0.5$; at $s = 1$ nothing of the
 picture would be left.
 
-Left out: the paper first finds the noise from which the decoder gives the very picture (DDIM inversion); here it is noise from a seed, so the
-first picture is a variation.
+Left out: the paper first finds the noise from which the decoder gives the very picture (DDIM inversion); here it is
+noise from a seed, so the first picture is a variation.
 Source: Ramesh et al. 2022, arXiv:2204.06125, sections 3.2 and 3.3, figures 4 and 5.
 """
 
@@ -31,33 +34,92 @@ from core.dalle2.decoder import shipped_decoder
 from core.dalle2.decoding import decoding, slerp
 from core.dalle2.prior import name_vectors
 from core.foundations.captioned_shapes import COLOURS, PAIRS, SHAPES, draw, render, tokens_of, words_of
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure
 from core.foundations.judge import verdicts
 from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
+from core.foundations.settings import noise_seed_field
 from core.foundations.small_clip import shipped_clip
 
 PART = 3  # pictures of a walk that take their steps together
+KINDS = ("color", "shape")
+HALF_ANGLE = Figure(
+    "angle halfway on the arc, from the first", "degree", "theory", "half of the angle between them", "computed"
+)
+STRAIGHT = Figure(
+    "length of the straight line's middle", "length", "theory", "cos(angle / 2)", "computed", headline=True
+)
+HALF_PICTURE = Figure(
+    "cosine of the picture halfway, encoded again, with the first", "cosine", "baseline", "the point on the arc itself"
+)
+OFF_ARC = Figure("mean distance of the pictures from the arc", "cosine", None, "encoded again, against their points")
+TURNED_AT = Figure(
+    "point at which the judge first sees something else", "of the way", "baseline", "halfway", headline=True
+)
+NEW_AT = Figure("point at which the judge first sees the new {kind}", "of the way to the words", headline=True)
+STAYED = Figure("pictures that keep their {kind}", "%", "limit", "the captions do not differ in it", headline=True)
 
 
 @dataclass(frozen=True)
 class BlendConfig(Config):
     """Two pictures and two captions."""
 
-    colour_a: str = setting("red", "First: colour", choices={name: name for name in COLOURS})
-    shape_a: str = setting("circle", "First: shape", choices={name: name for name in SHAPES})
-    colour_b: str = setting("blue", "Second: colour", choices={name: name for name in COLOURS})
-    shape_b: str = setting("star", "Second: shape", choices={name: name for name in SHAPES})
-    words_from: str = setting("a red circle", "Words: from", high=200)
-    words_to: str = setting("a green circle", "Words: to", high=200)
-    picture_a: bytes = setting(b"", "Your first picture", high=MOST_BYTES, suffixes=SUFFIXES)
-    picture_b: bytes = setting(b"", "Your second one", high=MOST_BYTES, suffixes=SUFFIXES)
-    frames: int = setting(9, "Pictures on the way", low=3, high=17, more=True)
-    farthest: float = setting(
-        0.6, "How far toward the words", low=0.05, high=1.0, more=True, help="the share of the way on the sphere; the paper goes to 0.25 or 0.5"
+    colour_a: str = setting(
+        "red", "First: color", choices={name: name for name in COLOURS}, help="The color of the first picture."
     )
-    scale: float = setting(2.0, "Guidance of the decoder", low=0.0, high=20.0, more=True)
-    steps: int = setting(20, "Steps of the decoder", low=1, high=100, more=True)
-    seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
+    shape_a: str = setting(
+        "circle", "First: shape", choices={name: name for name in SHAPES}, help="The shape of the first picture."
+    )
+    colour_b: str = setting(
+        "blue", "Second: color", choices={name: name for name in COLOURS}, help="The color of the second picture."
+    )
+    shape_b: str = setting(
+        "star", "Second: shape", choices={name: name for name in SHAPES}, help="The shape of the second picture."
+    )
+    words_from: str = setting(
+        "a red circle", "Words: from", high=200, help="The caption that describes the first picture."
+    )
+    words_to: str = setting("a green circle", "Words: to", high=200, help="The caption toward which the picture moves.")
+    picture_a: bytes = setting(
+        b"", "Your first picture", high=MOST_BYTES, suffixes=SUFFIXES, help="Your own picture as the first one."
+    )
+    picture_b: bytes = setting(
+        b"", "Your second one", high=MOST_BYTES, suffixes=SUFFIXES, help="Your own picture as the second one."
+    )
+    frames: int = setting(
+        9,
+        "Pictures on the way",
+        low=3,
+        high=17,
+        more=True,
+        help="More pictures on the way show it more finely; each takes time.",
+    )
+    farthest: float = setting(
+        0.6,
+        "How far toward the words",
+        low=0.05,
+        high=1.0,
+        more=True,
+        help="Higher walks further toward the words and keeps less of the picture; the paper goes to 0.25 or 0.5.",
+        slider=True,
+    )
+    scale: float = setting(
+        2.0,
+        "Guidance of the decoder",
+        low=0.0,
+        high=20.0,
+        more=True,
+        help="Higher makes the pictures follow the embedding more strongly and vary less.",
+    )
+    steps: int = setting(
+        20,
+        "Steps of the decoder",
+        low=1,
+        high=100,
+        more=True,
+        help="More steps of the decoder make the pictures sharper; each takes time.",
+    )
+    seed: int = noise_seed_field()
 
 
 @dataclass(frozen=True)
@@ -111,8 +173,21 @@ def weight_of(a: Float[Tensor, "E"], direction: Float[Tensor, "E"], length: floa
 
 def end_pictures(config: BlendConfig) -> tuple[Float[Tensor, "2 3 32 32"], str]:
     """The user's, or drawn ones: a large object in the middle, on white."""
-    scenes = draw(np.random.default_rng(0), 2, held_out=None, pairs=[(config.colour_a, config.shape_a), (config.colour_b, config.shape_b)])
-    ends = render(replace(scenes, radius=np.full((2, 2), 9.5), x=np.full((2, 2), 16.0), y=np.full((2, 2), 16.0), ground=np.array([1, 1])))
+    scenes = draw(
+        np.random.default_rng(0),
+        2,
+        held_out=None,
+        pairs=[(config.colour_a, config.shape_a), (config.colour_b, config.shape_b)],
+    )
+    ends = render(
+        replace(
+            scenes,
+            radius=np.full((2, 2), 9.5),
+            x=np.full((2, 2), 16.0),
+            y=np.full((2, 2), 16.0),
+            ground=np.array([1, 1]),
+        )
+    )
     notes = list[str]()
     for number, data in enumerate((config.picture_a, config.picture_b)):
         if data:
@@ -122,7 +197,13 @@ def end_pictures(config: BlendConfig) -> tuple[Float[Tensor, "2 3 32 32"], str]:
     return ends, "; ".join(notes)
 
 
-def started(vectors: Float[Tensor, "F E"], shares: tuple[float, ...], start: Float[Tensor, "E"], goal: Float[Tensor, "E"], noise: Tensor) -> Walk:
+def started(
+    vectors: Float[Tensor, "F E"],
+    shares: tuple[float, ...],
+    start: Float[Tensor, "E"],
+    goal: Float[Tensor, "E"],
+    noise: Tensor,
+) -> Walk:
     """A walk before anything is decoded."""
     blank = shipped_decoder().decode(noise).expand(len(vectors), -1, -1, -1).numpy()
     names = tuple(" ".join(PAIRS[at]) for at in (vectors @ name_vectors().T).argmax(1).tolist())
@@ -150,13 +231,16 @@ def blend(config: BlendConfig) -> Iterator[BlendStep]:
     state = BlendStep(ends=ends.numpy(), sees=verdicts(ends), between=between, words=words, weights=weights, note=note)
     straight, half = (a + b) / 2, slerp(a, b, 0.5)
     figures = (
-        Compared(
-            "half-way on the arc, from the first", "degree", float(np.degrees(angle) / 2), degrees(half, a), "half of the angle between them", label="computed"
-        ),
-        Compared("length of the straight line's middle", "length", float(np.cos(angle / 2)), float(straight.norm()), "cos(angle / 2)", label="computed"),
+        HALF_ANGLE(degrees(half, a), float(np.degrees(angle) / 2)),
+        STRAIGHT(float(straight.norm()), float(np.cos(angle / 2))),
     )
     yield replace(
-        state, figures=figures, doing=f"the two pictures are {np.degrees(angle):.0f} degrees apart; every point of the way is decoded from the same noise"
+        state,
+        figures=figures,
+        doing=(
+            f"the two pictures are {np.degrees(angle):.0f} degrees apart; every point of the way is decoded from the"
+            " same noise"
+        ),
     )
     for name in ("between", "words"):
         state = yield from walked(config, state, name, noise)
@@ -173,7 +257,9 @@ def walked(config: BlendConfig, state: BlendStep, name: str, noise: Tensor) -> G
     vectors = torch.from_numpy(walk.vectors)
     sets = list(vectors.split(PART))
     what = "between the pictures" if name == "between" else f"toward '{config.words_to[:40]}'"
-    for step, part, shown in decoding(shipped_decoder(), sets, noise.expand(PART, -1, -1, -1), config.steps, config.scale):
+    for step, part, shown in decoding(
+        shipped_decoder(), sets, noise.expand(PART, -1, -1, -1), config.steps, config.scale
+    ):
         if part == len(sets) - 1:
             walk = replace(walk, pixels=torch.cat(shown).numpy())
             state = put(state, name, walk)
@@ -198,7 +284,7 @@ def direction_of(config: BlendConfig) -> Float[Tensor, "E"]:
 
 
 def changes(seen: tuple[tuple[str, str], ...]) -> str:
-    """What is seen along a walk, equal neighbours once."""
+    """What is seen along a walk, equal neighbors once."""
     names = [" ".join(one) for one in seen]
     return " → ".join(name for number, name in enumerate(names) if number == 0 or name != names[number - 1])
 
@@ -209,41 +295,31 @@ def told(config: BlendConfig, state: BlendStep) -> Iterator[BlendStep]:
     assert between is not None and words is not None
     gaps = [abs(decoded - arc) for decoded, arc in zip(between.to_a, between.arc_a, strict=True)]
     figures = [
-        Compared(
-            "picture half-way, encoded again, with the first",
-            "cosine",
-            between.arc_a[config.frames // 2],
-            between.to_a[config.frames // 2],
-            "the point on the arc",
-        ),
-        Compared("pictures off the arc, mean", "cosine", 0.0, float(np.mean(gaps)), "each picture is its point of the arc"),
+        HALF_PICTURE(between.to_a[config.frames // 2], between.arc_a[config.frames // 2]),
+        OFF_ARC(float(np.mean(gaps))),
     ]
     if between.seen[0] != between.seen[-1]:
         left = next(share for share, seen in zip(between.shares, between.seen, strict=True) if seen != between.seen[0])
-        figures.append(Compared("the judge first sees something else at", "share of the way", 0.5, left, "half-way"))
+        figures.append(TURNED_AT(left, 0.5))
     wanted = changed(config)
     if wanted:
         kind, word = wanted
         have = [seen[kind] == word for seen in words.seen]
         other = [seen[1 - kind] == words.seen[0][1 - kind] for seen in words.seen]
         reached = next((share for share, there in zip(words.shares, have, strict=True) if there), None)
-        figures.append(
-            Compared(
-                f"the judge first sees the new {('colour', 'shape')[kind]} at",
-                "share of the way",
-                0.5,
-                reached,
-                "half-way to the words",
-            )
-        )
-        figures.append(
-            Compared(f"pictures that keep their {('shape', 'colour')[kind]}", "%", 100.0, 100 * float(np.mean(other)), "the captions do not differ in it")
-        )
-    yield replace(state, figures=tuple(figures), doing=f"the judge sees {changes(between.seen)}; toward the words {changes(words.seen)}")
+        figures += [
+            NEW_AT.of(kind=KINDS[kind])(reached),
+            STAYED.of(kind=KINDS[1 - kind])(100 * float(np.mean(other)), 100.0),
+        ]
+    yield replace(
+        state,
+        figures=tuple(figures),
+        doing=f"the judge sees {changes(between.seen)}; toward the words {changes(words.seen)}",
+    )
 
 
 def changed(config: BlendConfig) -> tuple[int, str] | None:
-    """(0, colour) or (1, shape) that the second caption brings, if it changes just one of them."""
+    """(0, color) or (1, shape) that the second caption brings, if it changes just one of them."""
     old, new = (set(words_of(text)) for text in (config.words_from, config.words_to))
     told = [(kind, word) for kind, every in enumerate((COLOURS, SHAPES)) for word in every if word in new - old]
     return told[0] if len(told) == 1 else None

@@ -1,4 +1,6 @@
-"""Decoding several sets of embeddings side by side from the same noise, one short unit of work at a time; and what a re-encoding keeps."""
+"""Decoding several sets of embeddings side by side from the same noise, one short unit of work at a time; and what a
+re-encoding keeps.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,17 +10,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.dalle2.decoder import Decoder
-from core.foundations.diffusion import sampling
+from core.foundations.diffusion import sampling, trailing
 
 
 def decoding(
-    decoder: Decoder, sets: Sequence[Float[Tensor, "N E"]], noise: Float[Tensor, "N C 8 8"], steps: int, scale: float
-) -> Iterator[tuple[int, int, list[Float[Tensor, "N 3 H W"]]]]:
-    """(step, set, the pictures of all sets as they are predicted now): each set begins with the same noise and takes its step in turn."""
+    decoder: Decoder, sets: Sequence[Float[Tensor, "_ E"]], noise: Float[Tensor, "_ C 8 8"], steps: int, scale: float
+) -> Iterator[tuple[int, int, list[Float[Tensor, "_ 3 H W"]]]]:
+    """(step, set, the pictures of all sets as they are predicted now): each set begins with the same noise and takes
+    its step in turn.
+    """
     runs = []
     for vectors in sets:
         network = decoder.network(decoder.states(vectors).detach())
-        runs.append(sampling(network, noise[: len(vectors)], (decoder.schedule, decoder.predicts), steps, scale, clip=decoder.clip, offset=decoder.offset))
+        runs.append(
+            sampling(
+                network,
+                noise[: len(vectors)],
+                (decoder.schedule, decoder.predicts),
+                steps,
+                scale,
+                clip=decoder.clip,
+                visited=trailing(steps),  # from the very last step: pure noise is treated as pure noise
+            )
+        )
     shown = [decoder.decode(noise[: len(vectors)]) for vectors in sets]
     for step in range(steps):
         for number, run in enumerate(runs):

@@ -1,19 +1,20 @@
 r"""The real thing: Kandinsky 2.2, an open model built like DALL·E 2, from the hub.
 
-Its prior is a transformer of about 1 billion parameters that predicts CLIP's picture embedding (1,280 numbers, OpenCLIP ViT-bigG) from the
-caption's embedding and tokens; its decoder is a U-Net of about 1.2 billion on the latents of an autoencoder (MoVQ), and reads nothing but
-the picture embedding. Both loops are written out here, with the schedulers of diffusers; they give what diffusers' own pipelines give.
+Its prior is a transformer of about 1 billion parameters that predicts CLIP's picture embedding (1,280 numbers, OpenCLIP
+ViT-bigG) from the caption's embedding and tokens; its decoder is a U-Net of about 1.2 billion on the latents of an
+autoencoder (MoVQ), and reads nothing but the picture embedding. Both loops are written out here, with the schedulers of
+diffusers; they give what diffusers' own pipelines give.
 
-It is fetched once, safetensors only, at pinned revisions, and no code of the hub's runs. It needs a GPU, half precision. The revisions and
-sizes are those that public projects pin; they were not compared with the hub itself.
+It is fetched once, safetensors only, at pinned revisions, and no code of the hub's runs. It needs a GPU, half
+precision. The revisions and sizes are those that public projects pin; they were not compared with the hub itself.
 
 Left out: negative prompts, the weights' safety measures of a product, other sizes of pictures.
 Source: Razzhigaev et al. 2023, arXiv:2310.03502; diffusers' KandinskyV22PriorPipeline and KandinskyV22Pipeline.
 """
 
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,19 @@ from torch import Tensor
 
 from core.foundations.base_model import check_memory, free_bytes
 from core.foundations.diffusion import guided
+from core.foundations.hub import Unavailable, hub_folder, in_thread, of_kind
 from core.foundations.machine import this_machine
-from core.foundations.weights import HubModel, Unavailable, model_bytes, models
+from core.foundations.weights import model_bytes, models
 
-PRIOR, DECODER = "kandinsky-community/kandinsky-2-2-prior", "kandinsky-community/kandinsky-2-2-decoder"
-HUB = {
-    PRIOR: HubModel("9fc51ad5732afc5d031724219d22e6c42179c5a8", 10.6, "the prior of Kandinsky 2.2 with its CLIP (hub)", 3566e6, llama=False),
-    DECODER: HubModel("9ae140d347fed8ce6e8bb3005dcc1f48543bb8e3", 5.3, "the decoder of Kandinsky 2.2 (hub)", 1321e6, llama=False),
-}
-PARTS = {PRIOR: ("prior", "text_encoder", "image_encoder"), DECODER: ("unet", "movq")}
-FILES = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "image_processor/preprocessor_config.json", "tokenizer/*.json",
-         "tokenizer/merges.txt", "*/model.safetensors", "*/diffusion_pytorch_model.safetensors")  # fmt: skip
+PRIOR, DECODER = HUB = of_kind("kandinsky")
 WORK = 2.0e9  # bytes that one pass and the decoding of a picture need beside the weights
-NEED = 2 * sum(told.parameters for told in HUB.values()) + WORK
-FETCHED = sum(told.gigabytes for told in HUB.values())
+NEED = 2 * sum(model.parameters for model in HUB.values()) + WORK
+FETCHED = sum(model.gigabytes for model in HUB.values())
 KANDINSKY = "kandinsky-2-2"
-MODELS = {"shipped": "the small one", KANDINSKY: f"Kandinsky 2.2: needs a GPU with {NEED / 1e9:.1f} GB, fetches {FETCHED:.1f} GB"}
+MODELS = {
+    "shipped": "the small one",
+    KANDINSKY: f"Kandinsky 2.2: needs a GPU with {NEED / 1e9:.1f} GB, fetches {FETCHED:.1f} GB",
+}
 WAYS = ("diffusion prior", "no prior")
 MOST_WORDS = 60  # of a caption; CLIP reads 77 tokens
 SHOWN = 96  # pixels on a side of a picture that is sent to the browser
@@ -54,7 +52,7 @@ class RealMoment:
     number: int
     doing: str
     vectors: dict[str, Float[Tensor, "E"]]
-    pictures: Float[Tensor, "W N 3 96 96"] | None = None
+    pictures: Float[Tensor, "W N 3 S S"] | None = None
     lengths: tuple[float, float] | None = None  # of a real picture's embedding, of the imagined ones
     cosines: tuple[float, float] | None = None  # of an imagined one with the caption, of two imagined ones
 
@@ -64,35 +62,48 @@ class RealMoment:
 
 @torch.no_grad()
 def read(pipe: Any, prompt: str, n: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Embedding, states and mask of the caption, n times; with guidance those of the empty caption stand before them."""
+    """Embedding, states and mask of the caption, n times; with guidance those of the empty caption stand before
+    them.
+    """
     told: tuple[Tensor, Tensor, Tensor] = pipe._encode_prompt([prompt], pipe._execution_device, n, scale > 1, None)
     return told
 
 
 @torch.no_grad()
 def prior_step(
-    pipe: Any, x: Tensor, times: list[Any], number: int, told: tuple[Tensor, Tensor, Tensor], scale: float, dice: torch.Generator
+    pipe: Any,
+    x: Tensor,
+    times: list[Any],
+    number: int,
+    told: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """(x at the next time, the guess of the embedding)."""
     both = torch.cat([x, x]) if scale > 1 else x
     embedding, states, mask = told
-    guess = pipe.prior(both, timestep=times[number], proj_embedding=embedding, encoder_hidden_states=states, attention_mask=mask).predicted_image_embedding
+    guess = pipe.prior(
+        both, timestep=times[number], proj_embedding=embedding, encoder_hidden_states=states, attention_mask=mask
+    ).predicted_image_embedding
     if scale > 1:
         free, guess = guess.chunk(2)
         guess = guided(free, guess, scale)
     before = times[number + 1] if number + 1 < len(times) else None
-    return pipe.scheduler.step(guess, timestep=times[number], sample=x, generator=dice, prev_timestep=before).prev_sample, guess
+    return (
+        pipe.scheduler.step(guess, timestep=times[number], sample=x, generator=rng, prev_timestep=before).prev_sample,
+        guess,
+    )
 
 
 def imagining(pipe: Any, prompt: str, n: int, steps: int, scale: float, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(noised embeddings, embeddings) after each step of the prior."""
-    told, dice = read(pipe, prompt, n, scale), torch.Generator().manual_seed(seed)
+    told, rng = read(pipe, prompt, n, scale), torch.Generator().manual_seed(seed)
     pipe.scheduler.set_timesteps(steps, device=pipe._execution_device)
     times = list(pipe.scheduler.timesteps)
-    noise = torch.randn(n, pipe.prior.config.embedding_dim, generator=dice, dtype=told[0].dtype)
+    noise = torch.randn(n, pipe.prior.config.embedding_dim, generator=rng, dtype=told[0].dtype)
     x = noise.to(pipe._execution_device) * pipe.scheduler.init_noise_sigma
     for number in range(len(times)):
-        x, guess = prior_step(pipe, x, times, number, told, scale, dice)
+        x, guess = prior_step(pipe, x, times, number, told, scale, rng)
         last = number == len(times) - 1
         yield x, pipe.prior.post_process_latents(x if last else guess).detach()
 
@@ -107,36 +118,58 @@ def blank(pipe: Any) -> Float[Tensor, "1 E"]:
 
 
 @torch.no_grad()
-def decoder_step(pipe: Any, x: Tensor, t: Any, told: Tensor, scale: float, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+def decoder_step(
+    pipe: Any, x: Tensor, t: Any, told: Tensor, scale: float, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """(latents at the next time, the guess of the clean ones). told: nothing's embeddings, then the pictures'."""
-    out = pipe.unet(sample=torch.cat([x, x]), timestep=t, encoder_hidden_states=None, added_cond_kwargs={"image_embeds": told}, return_dict=False)[0]
+    out = pipe.unet(
+        sample=torch.cat([x, x]),
+        timestep=t,
+        encoder_hidden_states=None,
+        added_cond_kwargs={"image_embeds": told},
+        return_dict=False,
+    )[0]
     noise, variance = out.split(x.shape[1], dim=1)
     free, predicted = noise.chunk(2)
     predicted = guided(free, predicted, scale)
     if pipe.scheduler.config.variance_type in ("learned", "learned_range"):
         predicted = torch.cat([predicted, variance.chunk(2)[1]], 1)
-    done = pipe.scheduler.step(predicted, t, x, generator=dice)
+    done = pipe.scheduler.step(predicted, t, x, generator=rng)
     return done.prev_sample, done.pred_original_sample
 
 
 def drawing(
-    pipe: Any, vectors: Float[Tensor, "N E"], nothing: Float[Tensor, "1 E"], steps: int, scale: float, seed: int, side: int = 512
+    pipe: Any,
+    vectors: Float[Tensor, "N E"],
+    nothing: Float[Tensor, "1 E"],
+    steps: int,
+    scale: float,
+    seed: int,
+    side: int = 512,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """(latents, guess of the clean ones) after each step of the decoder."""
-    device, dtype, dice = pipe._execution_device, pipe.unet.dtype, torch.Generator().manual_seed(seed)
+    device, dtype, rng = pipe._execution_device, pipe.unet.dtype, torch.Generator().manual_seed(seed)
     told = torch.cat([nothing.expand(len(vectors), -1), vectors]).to(device, dtype)
     pipe.scheduler.set_timesteps(steps, device=device)
     places = side // 2 ** (len(pipe.movq.config.block_out_channels) - 1)
-    x = torch.randn(len(vectors), pipe.unet.config.in_channels, places, places, generator=dice, dtype=dtype).to(device) * pipe.scheduler.init_noise_sigma
+    x = (
+        torch.randn(len(vectors), pipe.unet.config.in_channels, places, places, generator=rng, dtype=dtype).to(device)
+        * pipe.scheduler.init_noise_sigma
+    )
     for t in pipe.scheduler.timesteps:
-        x, guess = decoder_step(pipe, x, t, told, scale, dice)
+        x, guess = decoder_step(pipe, x, t, told, scale, rng)
         yield x, guess
 
 
 @torch.no_grad()
 def pictures(pipe: Any, latents: Tensor) -> Float[Tensor, "N 3 H W"]:
     """From 0 to 1, one after the other."""
-    whole = torch.cat([pipe.movq.decode(one, force_not_quantize=True)["sample"].float().cpu() for one in latents.to(pipe.movq.dtype).split(1)])
+    whole = torch.cat(
+        [
+            pipe.movq.decode(one, force_not_quantize=True)["sample"].float().cpu()
+            for one in latents.to(pipe.movq.dtype).split(1)
+        ]
+    )
     return (whole / 2 + 0.5).clamp(0, 1)
 
 
@@ -145,18 +178,6 @@ def small(shown: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 S S"]:
 
 
 # --- from the hub -----------------------------------------------------------------------------------------------------
-
-
-def hub_folder(name: str) -> Path:
-    """The folder of a part at its pinned revision, fetched if it is not there yet."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=HUB[name].revision, allow_patterns=list(FILES), etag_timeout=5))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        told = f"Kandinsky 2.2 needs {FETCHED:.1f} GB from the hub"
-        raise Unavailable(f"{told} and could not be fetched (no network, or the hub does not answer): choose the small one") from None
 
 
 def from_folder(folder: Path, name: str) -> Any:
@@ -169,7 +190,12 @@ def from_folder(folder: Path, name: str) -> Any:
     transformers_logging.disable_progress_bar()
     device = this_machine().device
     kind: Any = KandinskyV22PriorPipeline if name == PRIOR else KandinskyV22Pipeline
-    pipe = kind.from_pretrained(folder, torch_dtype=torch.float32 if device == "cpu" else torch.float16, use_safetensors=True, local_files_only=True)
+    pipe = kind.from_pretrained(
+        folder,
+        torch_dtype=torch.float32 if device == "cpu" else torch.float16,
+        use_safetensors=True,
+        local_files_only=True,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 
@@ -188,24 +214,28 @@ def pipe_of(name: str) -> Generator[RealMoment, None, Any]:
     told = HUB[name]
     need = 2 * told.parameters + WORK
     if not this_machine().gpu:
-        raise Unavailable(f"Kandinsky 2.2 needs a GPU with {NEED / 1e9:.1f} GB free, and this machine has none: choose the small one")
+        raise Unavailable(
+            f"Kandinsky 2.2 needs a GPU with {NEED / 1e9:.1f} GB free, and this machine has none: choose the small one"
+        )
     if name not in models().held:
         check_memory(need, f"{told.what[0].upper()}{told.what[1:]} in half precision")
     yield RealMoment(
-        "prior", 0, f"{told.what} needs {need / 1e9:.1f} of the GPU's {free_bytes() / 1e9:.1f} GB that are free; fetching it once, then loading", {}
+        "prior",
+        0,
+        f"{told.what} needs {need / 1e9:.1f} of the GPU's {free_bytes() / 1e9:.1f} GB that are free; fetching it once,"
+        " then loading",
+        {},
     )
-    job = ThreadPoolExecutor(1, "fetch").submit(fetched_and_loaded, name)
-    while True:
-        try:
-            return job.result(timeout=0.2)
-        except TimeoutError:
-            yield RealMoment("prior", 0, f"fetching and loading {told.what}", {})
+    waiting = RealMoment("prior", 0, f"fetching and loading {told.what}", {})
+    return (yield from in_thread(partial(fetched_and_loaded, name), waiting))
 
 
 # --- the chain --------------------------------------------------------------------------------------------------------
 
 
-def real_chain(prompt: str, n: int, steps: tuple[int, int], scales: tuple[float, float], seed: int) -> Iterator[RealMoment]:
+def real_chain(
+    prompt: str, n: int, steps: tuple[int, int], scales: tuple[float, float], seed: int
+) -> Iterator[RealMoment]:
     """Caption to pictures, with the prior and without. steps, scales: of the prior, of the decoder."""
     if not 1 <= len(prompt.split()) <= MOST_WORDS:
         raise ValueError(f"The caption must be 1 to {MOST_WORDS} words, got {len(prompt.split())}")

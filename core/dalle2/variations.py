@@ -1,16 +1,18 @@
 r"""Variations: what an embedding keeps of a picture.
 
-A picture is encoded once, and the embedding $z_i$ is decoded many times, each time from other noise. What all decodings share is what $z_i$ says;
-what differs between them is what it left out and the decoder has to invent. Each decoding is encoded again: its cosine with $z_i$ tells
-whether CLIP would take it for the same picture.
+A picture is encoded once, and the embedding $z_i$ is decoded many times, each time from other noise. What all decodings
+share is what $z_i$ says; what differs between them is what it left out and the decoder has to invent. Each decoding is
+encoded again: its cosine with $z_i$ tells whether CLIP would take it for the same picture.
 
-**How many numbers are needed?** Write $z_i$ in the principal components of many pictures' embeddings, keep only the first $k$, and decode:
+**How many numbers are needed?** Write $z_i$ in the principal components of many pictures' embeddings, keep only the
+first $k$, and decode:
 
 $$z^{(k)} = \frac{\bar z + \sum_{j \le k} \big((z_i - \bar z) \cdot u_j\big)\, u_j}{|\cdot|}.$$
 
-The first components hold what varies most between pictures, the last nearly nothing. DALL·E 2 found that 319 of CLIP's 1,024 dimensions
-hold nearly all, which is why its autoregressive prior has to write 319 numbers only. Here it is counted on the small CLIP: how many of its 64
-hold 99 % of the variance? And which property dies first as $k$ falls: shape, colour, place?
+The first components hold what varies most between pictures, the last nearly nothing. DALL·E 2 found that 319 of CLIP's
+1,024 dimensions hold nearly all, which is why its autoregressive prior has to write 319 numbers only. Here it is
+counted on the small CLIP: how many of its 64 hold 99 % of the variance? And which property is lost first as $k$ falls,
+shape or color? (Place would be a third, but the judge does not look at it.)
 
 Left out: inverting the decoder, so that the first decoding is the picture itself.
 Source: Ramesh et al. 2022, arXiv:2204.06125, sections 2.2 and 3.1, figures 3 and 7.
@@ -29,9 +31,11 @@ from core.dalle2.decoder import shipped_decoder
 from core.dalle2.decoding import decoding, mean_cosine
 from core.dalle2.prior import name_vectors
 from core.foundations.captioned_shapes import COLOURS, GROUNDS, PAIRS, SHAPES, Scenes, draw, render
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure
 from core.foundations.judge import verdicts
-from core.foundations.pictures import MOST_BYTES, SUFFIXES, take
+from core.foundations.pictures import take
+from core.foundations.settings import noise_seed_field, picture_field
 from core.foundations.small_clip import EMBEDDING, shipped_clip
 
 BANK = 640  # pictures that the principal components are taken from
@@ -41,21 +45,89 @@ KEEPS = (1, 2, 4, 8, 16, 32, 64)  # components of the decoded sweep
 EACH = 3  # decodings of each
 VARIANCE = 0.99
 PAPER = (319, 1024)  # components that hold nearly all, of how many
+NEEDED = Figure(
+    f"components for {VARIANCE:.0%} of the variance",
+    "% of all",
+    "paper",
+    f"DALL·E 2: {PAPER[0]} of {PAPER[1]:,} hold nearly all",
+    headline=True,
+)
+ENOUGH_NAMES = Figure(
+    "components until pictures keep their names", "components", "baseline", f"those with {VARIANCE:.0%} of the variance"
+)
+ENOUGH_DECODER = Figure(
+    "components until the decoder is as right as with all",
+    "components",
+    "baseline",
+    f"those with {VARIANCE:.0%} of the variance",
+    headline=True,
+)
+SAME = Figure(
+    "variations with the same color and shape",
+    "%",
+    "limit",
+    "all of color and shape is in the embedding",
+    headline=True,
+)
+AGAIN = Figure(
+    "cosine of a variation, encoded again",
+    "cosine",
+    "limit",
+    "1: all of the embedding is in the picture",
+    headline=True,
+)
+TWO = Figure("cosine of two variations, encoded again", "cosine", "limit", "1: nothing but the embedding decides")
+DIFFER = Figure("difference of two variations", "% of the range", None, "mean over their pixels")
 
 
 @dataclass(frozen=True)
 class VariationsConfig(Config):
     """A picture, and how it is decoded."""
 
-    picture: bytes = setting(b"", "Your picture instead", high=MOST_BYTES, suffixes=SUFFIXES)
-    colour: str = setting("green", "Colour", choices={name: name for name in COLOURS})
-    shape: str = setting("triangle", "Shape", choices={name: name for name in SHAPES})
-    ground: str = setting("white", "Ground", choices={name: name for name in GROUNDS}, more=True)
-    pictures: int = setting(6, "Variations", low=2, high=12)
-    keep: int = setting(EMBEDDING, "Components kept in them", low=1, high=EMBEDDING)
-    scale: float = setting(2.0, "Guidance of the decoder", low=0.0, high=20.0)
-    steps: int = setting(20, "Steps of the decoder", low=1, high=100)
-    seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
+    picture: bytes = picture_field()
+    colour: str = setting(
+        "green", "Color", choices={name: name for name in COLOURS}, help="The color of the drawn object."
+    )
+    shape: str = setting(
+        "triangle", "Shape", choices={name: name for name in SHAPES}, help="The shape of the drawn object."
+    )
+    ground: str = setting(
+        "white",
+        "Background",
+        choices={name: name for name in GROUNDS},
+        more=True,
+        help="The background of the drawn picture.",
+    )
+    pictures: int = setting(
+        6,
+        "Variations",
+        low=2,
+        high=12,
+        help="More variations show better what the embedding leaves open; each takes time.",
+        slider=True,
+    )
+    keep: int = setting(
+        EMBEDDING,
+        "Components kept in them",
+        low=1,
+        high=EMBEDDING,
+        help="Fewer components keep less of the picture: shape and color get lost.",
+    )
+    scale: float = setting(
+        2.0,
+        "Guidance of the decoder",
+        low=0.0,
+        high=20.0,
+        help="Higher makes the picture follow the embedding more strongly and vary less.",
+    )
+    steps: int = setting(
+        20,
+        "Steps of the decoder",
+        low=1,
+        high=100,
+        help="More steps of the decoder make the pictures sharper; each takes time.",
+    )
+    seed: int = noise_seed_field()
 
 
 @dataclass(frozen=True)
@@ -70,8 +142,12 @@ class VariationsStep(Step):
     seen: tuple[tuple[str, str], ...] = ()
     cosines: tuple[float, ...] = ()  # of each variation, encoded again, with the embedding
     variance: np.ndarray | None = None  # (64,) % of the variance in the first k components
-    named: np.ndarray | None = None  # (3, 64) % of other pictures whose shortened embedding has the right name, colour, shape
-    sweep: tuple[tuple[int, float, float], ...] = ()  # components kept, cosine with the whole embedding, % as the judge saw the picture
+    named: np.ndarray | None = (
+        None  # (3, 64) % of other pictures whose shortened embedding has the right name, color, shape
+    )
+    sweep: tuple[
+        tuple[int, float, float], ...
+    ] = ()  # components kept, cosine with the whole embedding, % as the judge saw the picture
     sweep_pixels: tuple[np.ndarray, ...] = ()  # (EACH, 3, 32, 32) for each of them
     sweep_seen: tuple[tuple[tuple[str, str], ...], ...] = ()
     note: str = ""
@@ -109,12 +185,14 @@ class Components:
         return told
 
     def needed(self, share: float) -> int:
-        """How many components hold this share of the variance."""
+        """How many components hold this fraction of the variance."""
         return int(np.searchsorted(self.share, share - 1e-9)) + 1
 
 
 def named_after(components: Components, vectors: Float[Tensor, "N E"], scenes: Scenes) -> Float[np.ndarray, "3 E"]:
-    """% of the pictures whose first k components CLIP still gives the right name, the right colour, the right shape, for each k."""
+    """% of the pictures whose first k components CLIP still gives the right name, the right color, the right shape,
+    for each k.
+    """
     told, names = np.zeros((3, EMBEDDING)), name_vectors()
     right = [scenes.pair(number) for number in range(len(scenes))]
     for k in range(1, EMBEDDING + 1):
@@ -135,7 +213,12 @@ def picture_of(config: VariationsConfig) -> tuple[Float[Tensor, "1 3 32 32"], st
         return taken.pixels[None], taken.note
     scene = draw(np.random.default_rng(0), 1, held_out=None, pairs=[(config.colour, config.shape)])
     ground = np.array([tuple(GROUNDS).index(config.ground)])
-    return render(replace(scene, radius=np.full((1, 2), 8.5), x=np.full((1, 2), 12.0), y=np.full((1, 2), 19.0), ground=ground)), ""
+    return (
+        render(
+            replace(scene, radius=np.full((1, 2), 8.5), x=np.full((1, 2), 12.0), y=np.full((1, 2), 19.0), ground=ground)
+        ),
+        "",
+    )
 
 
 @experiment("What does an embedding keep of a picture, and in how many numbers?")
@@ -144,23 +227,39 @@ def variations(config: VariationsConfig) -> Iterator[VariationsStep]:
     shown, note = picture_of(config)
     vector, decoder = shipped_clip().pictures(shown), shipped_decoder()
     sees, noise = verdicts(shown)[0], decoder.noise(config.pictures, config.seed)
-    state = VariationsStep(picture=shown[0].numpy(), sees=sees, vector=vector[0].numpy(), kept=vector[0].numpy(), note=note,
-                           pixels=decoder.decode(noise).numpy())  # fmt: skip
-    yield replace(state, doing=f"the picture is {EMBEDDING} numbers now; the judge sees a {' '.join(sees)}; decoding begins with noise")
+    state = VariationsStep(
+        picture=shown[0].numpy(),
+        sees=sees,
+        vector=vector[0].numpy(),
+        kept=vector[0].numpy(),
+        note=note,
+        pixels=decoder.decode(noise).numpy(),
+    )
+    yield replace(
+        state,
+        doing=f"the picture is {EMBEDDING} numbers now; the judge sees a {' '.join(sees)}; decoding begins with noise",
+    )
     state, components = yield from components_stage(config, state)
     kept = components.cut(vector, config.keep)
     state = replace(state, kept=kept[0].numpy())
-    for step, _, (pictures, *_) in decoding(decoder, [kept.expand(config.pictures, -1)], noise, config.steps, config.scale):
+    for step, _, (pictures, *_) in decoding(
+        decoder, [kept.expand(config.pictures, -1)], noise, config.steps, config.scale
+    ):
         state = replace(state, pixels=pictures.numpy())
         if step < config.steps - 1:
-            yield replace(state, doing=f"decoder, step {step + 1} of {config.steps}: {config.pictures} pictures from other noise each")
+            yield replace(
+                state,
+                doing=f"decoder, step {step + 1} of {config.steps}: {config.pictures} pictures from other noise each",
+            )
     assert state.pixels is not None
     state = told_variations(config, state, vector, torch.from_numpy(state.pixels))
     yield state
     yield from sweep_stage(config, replace(state, figures=()), vector, components)
 
 
-def components_stage(config: VariationsConfig, state: VariationsStep) -> Generator[VariationsStep, None, tuple[VariationsStep, Components]]:
+def components_stage(
+    config: VariationsConfig, state: VariationsStep
+) -> Generator[VariationsStep, None, tuple[VariationsStep, Components]]:
     """The principal components of many pictures, and what other pictures' first k are still called."""
     scenes = draw(np.random.default_rng(config.seed + 1), BANK + TESTED, held_out=None)
     parts = list[Tensor]()
@@ -172,28 +271,36 @@ def components_stage(config: VariationsConfig, state: VariationsStep) -> Generat
     needed = components.needed(VARIANCE)
     named = named_after(components, vectors[BANK:], scenes[BANK:])
     state = replace(state, variance=100 * components.share, named=named)
-    ours, source = 100 * needed / EMBEDDING, f"DALL·E 2: {PAPER[0]} of {PAPER[1]:,} hold nearly all"
     enough = int(np.argmax(named[0] >= named[0, -1] - 1)) + 1
-    figures = (
-        Compared(f"components for {VARIANCE:.0%} of the variance", "% of all", 100 * PAPER[0] / PAPER[1], ours, source),
-        Compared("components until pictures keep their names", "components", float(needed), float(enough), f"those with {VARIANCE:.0%} of the variance"),
+    figures = (NEEDED(100 * needed / EMBEDDING, 100 * PAPER[0] / PAPER[1]), ENOUGH_NAMES(float(enough), float(needed)))
+    yield replace(
+        state,
+        figures=figures,
+        doing=(
+            f"{needed} of {EMBEDDING} components hold {VARIANCE:.0%} of the variance; {enough} are enough for CLIP's"
+            " names"
+        ),
     )
-    yield replace(state, figures=figures, doing=f"{needed} of {EMBEDDING} components hold {VARIANCE:.0%} of the variance; {enough} are enough for CLIP's names")
     return state, components
 
 
-def told_variations(config: VariationsConfig, state: VariationsStep, vector: Float[Tensor, "1 E"], pictures: Float[Tensor, "N 3 32 32"]) -> VariationsStep:
+def told_variations(
+    config: VariationsConfig, state: VariationsStep, vector: Float[Tensor, "1 E"], pictures: Float[Tensor, "N 3 32 32"]
+) -> VariationsStep:
     """What the judge and CLIP say of the variations."""
     seen, again = verdicts(pictures), shipped_clip().pictures(pictures)
-    cosines = tuple(float(cosine) for cosine in (again @ vector[0]))
+    cosines = tuple(float(cosine) for cosine in again @ vector[0])
     same = 100 * sum(one == state.sees for one in seen) / len(seen)
     figures = (
-        Compared("variations as the judge saw the picture", "%", 100.0, same, "all of colour and shape is in the embedding"),
-        Compared("variation encoded again", "cosine", 1.0, float(np.mean(cosines)), "all of the embedding is in the picture"),
-        Compared("two variations", "cosine", 1.0, mean_cosine(again), "nothing but the embedding decides"),
-        Compared("two variations differ", "% of the range", 0.0, 100 * apart(pictures), "nothing but the embedding decides"),
+        SAME(same, 100.0),
+        AGAIN(float(np.mean(cosines)), 1.0),
+        TWO(mean_cosine(again), 1.0),
+        DIFFER(100 * apart(pictures)),
     )
-    doing = f"in {same:.0f} % of the variations the judge sees what it saw in the picture; encoded again their cosine is {np.mean(cosines):.2f}"
+    doing = (
+        f"in {same:.0f} % of the variations the judge sees what it saw in the picture; encoded again their cosine is"
+        f" {np.mean(cosines):.2f}"
+    )
     return replace(state, seen=seen, cosines=cosines, figures=figures, doing=doing)
 
 
@@ -203,7 +310,9 @@ def apart(pictures: Float[Tensor, "N 3 H W"]) -> float:
     return float(sum((pictures[a] - pictures[b]).abs().mean() for a in range(n) for b in range(a)) / (n * (n - 1) / 2))
 
 
-def sweep_stage(config: VariationsConfig, state: VariationsStep, vector: Float[Tensor, "1 E"], components: Components) -> Iterator[VariationsStep]:
+def sweep_stage(
+    config: VariationsConfig, state: VariationsStep, vector: Float[Tensor, "1 E"], components: Components
+) -> Iterator[VariationsStep]:
     """The same noise, more and more components."""
     decoder = shipped_decoder()
     noise = decoder.noise(EACH, config.seed)
@@ -217,19 +326,24 @@ def sweep_stage(config: VariationsConfig, state: VariationsStep, vector: Float[T
         same = 100 * sum(one == state.sees for one in seen) / EACH
         cosine = float((kept * vector).sum())
         state = replace(
-            state, sweep=(*state.sweep, (k, cosine, same)), sweep_pixels=(*state.sweep_pixels, pictures.numpy()), sweep_seen=(*state.sweep_seen, seen)
+            state,
+            sweep=(*state.sweep, (k, cosine, same)),
+            sweep_pixels=(*state.sweep_pixels, pictures.numpy()),
+            sweep_seen=(*state.sweep_seen, seen),
         )
         if k < KEEPS[-1]:
             yield replace(
-                state, doing=f"{k} components: cosine {cosine:.2f} with the whole embedding; the judge sees {', '.join(' '.join(one) for one in seen)}"
+                state,
+                doing=(
+                    f"{k} components: cosine {cosine:.2f} with the whole embedding; the judge sees"
+                    f" {', '.join(' '.join(one) for one in seen)}"
+                ),
             )
     whole = state.sweep[-1][2]
     enough = next(k for k, _, same in state.sweep if same >= whole)
-    figure = Compared(
-        "components until the decoder is as right as with all",
-        "components",
-        float(components.needed(VARIANCE)),
-        float(enough),
-        f"those with {VARIANCE:.0%} of the variance",
+    figure = ENOUGH_DECODER(float(enough), float(components.needed(VARIANCE)))
+    yield replace(
+        state,
+        figures=(figure,),
+        doing=f"with {enough} of {EMBEDDING} components the decodings are as right as with all",
     )
-    yield replace(state, figures=(figure,), doing=f"with {enough} of {EMBEDDING} components the decodings are as right as with all")

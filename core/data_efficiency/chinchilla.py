@@ -9,10 +9,10 @@ Along a line of equal $C$ (an isoFLOP line) a small model reads much and a large
 $$N^* = G \left(\frac{C}{6}\right)^{\frac{\beta}{\alpha+\beta}}, \quad D^* = \frac{C}{6 N^*},
 \quad G = \left(\frac{\alpha A}{\beta B}\right)^{\frac{1}{\alpha+\beta}}.$$
 
-**Their three approaches disagree, and the numbers in the paper are why.** Approach 1 (their Table 3) says about 20 tokens per
-parameter, which is how Chinchilla was trained. The constants of approach 3, as the paper prints them, give 92.6 at
-Gopher's budget. Besiroglu et al. took the points from the paper's figure, fitted them again, and get 18.4: the fit had
-stopped too early, and the printed constants are rounded.
+**Their three approaches disagree, and the numbers in the paper are why.** Approach 1 (their Table 3) says about 20
+tokens per parameter, which is how Chinchilla was trained. The constants of approach 3, as the paper prints them, give
+92.6 at Gopher's budget. Besiroglu et al. took the points from the paper's figure and fitted them again: their constants
+give 18.4 (they say about 20). The first fit had stopped too early, and the printed constants are rounded.
 
 Source: Hoffmann et al. 2022, arXiv:2203.15556, equations 2, 4 and 10, Table 3; Besiroglu et al. 2024, arXiv:2404.10102.
 """
@@ -89,14 +89,19 @@ class Advice:
 def advice(flops: float, text: float) -> list[Advice]:
     """What to train with `flops`; with a limited `text` (tokens; 0: no limit) also what Muennighoff et al. would do."""
     told = [Advice("Hoffmann's approach 1", *approach_1(flops), None)]
-    told += [Advice(surface.name, *surface.optimum(flops), surface.loss(*surface.optimum(flops))) for surface in (HOFFMANN, BESIROGLU)]
+    told += [
+        Advice(surface.name, *surface.optimum(flops), surface.loss(*surface.optimum(flops)))
+        for surface in (HOFFMANN, BESIROGLU)
+    ]
     if text:
         told.append(with_text(flops, text))
     return told
 
 
 def with_text(flops: float, text: float) -> Advice:
-    """The best split when there are only `text` different tokens: the lowest point of the data-constrained law, by search."""
+    """The best split when there are only `text` different tokens: the lowest point of the data-constrained law, by
+    search.
+    """
     centre = math.log(approach_1(flops)[0])
     sizes = np.exp(np.linspace(centre - 7, centre + 5, 1201))
     losses = [data_constrained_loss(size, flops / (6 * size), min(text, flops / (6 * size))) for size in sizes]
@@ -115,6 +120,11 @@ class IsoFlop:
     losses: tuple[float, ...]
     best: tuple[float, float]  # parameters and loss at the optimum
 
+    @property
+    def tokens_per_parameter(self) -> float:
+        """At the optimum, from C = 6 N D."""
+        return self.flops / 6 / self.best[0] ** 2
+
 
 def isoflops(flops: float) -> tuple[IsoFlop, ...]:
     """Three budgets, a hundred times apart, by both surfaces."""
@@ -122,7 +132,9 @@ def isoflops(flops: float) -> tuple[IsoFlop, ...]:
     for surface in (HOFFMANN, BESIROGLU):
         for budget in (flops / 100, flops, flops * 100):
             best, tokens = surface.optimum(budget)
-            sizes = tuple(float(size) for size in np.geomspace(approach_1(budget)[0] / 30, approach_1(budget)[0] * 30, 41))
+            sizes = tuple(
+                float(size) for size in np.geomspace(approach_1(budget)[0] / 30, approach_1(budget)[0] * 30, 41)
+            )
             losses = tuple(surface.loss(size, budget / (6 * size)) for size in sizes)
             lines.append(IsoFlop(surface.name, budget, sizes, losses, (best, surface.loss(best, tokens))))
     return tuple(lines)

@@ -4,21 +4,23 @@ Three fleets read the same budget of tokens with the same seeds:
 
 * **baseline**: every sequence has the full length $T$, every layer sees every token.
 * **short sequences first** (sequence-length warm-up): the length grows from $s\,T$ to $T$ over the first part of the
-  tokens. Short windows have little to look back at, so what is near is learnt first; and a batch of short windows holds
-  fewer tokens, so the same budget buys more optimizer steps. In the paper it lets GPT-2 train stably with 8 times the
-  batch and 4 times the learning rate, and reach the same quality with up to 2.2 times fewer tokens.
-* **random token dropping** (random-LTD): the first and the last layer see every token; each layer between them sees only
-  a random part, new in each step, and passes the others on unchanged. The part grows from $s$ to all. In the paper it saves
-  33.3 % of the computation and 25.6 % of the time of a 1.3-billion GPT-3 at similar quality.
+  tokens. Short sequences have little to look back at, so what is near is learned first; and a batch of short sequences
+  holds fewer tokens, so the same budget buys more optimizer steps. In the paper it lets GPT-2 train stably with 8 times
+  the batch and 4 times the learning rate, and reach the same quality with up to 2.2 times fewer tokens.
+* **random token dropping** (random-LTD): the first and the last layer see every token; each layer between them sees
+  only
+  a random part, new in each step, and passes the others on unchanged. The part grows from $s$ to all. In the paper it
+  saves 33.3 % of the computation and 25.6 % of the time of a 1.3-billion GPT-3 at similar quality.
 
-**What is predicted.** A token costs $6$ FLOPs per weight that it meets (2 forward, 4 backward) and $6\,T C$ more per layer
-for causal attention over $T$ positions. Counting them over a run gives its work against the baseline's. If
-time were work, that would be the ratio of seconds too; the gap is what small steps and moved tokens cost on a real machine.
+**What is predicted.** A token costs $6$ FLOPs per weight that it meets (2 forward, 4 backward) and $6\,T C$ more per
+layer for causal attention over $T$ positions. Counting them over a run gives its work against the baseline's. If time
+were work, that would be the ratio of seconds too; the gap is what small steps and moved tokens cost on a real machine.
 The predicted loss is the baseline's: both papers promise the same quality for less, and the fleets' seeds say what "the
 same" means here. Seconds are seconds of the computing thread, so other people's runs do not count.
 
-Left out: larger batches and learning rates (the paper's main use of short sequences); dropping other tokens in each row of
-a batch (here a layer drops the same positions in all rows of a model's batch); curricula that order texts by difficulty.
+Left out: larger batches and learning rates (the paper's main use of short sequences); dropping other tokens in each row
+of a batch (here a layer drops the same positions in all rows of a model's batch); curricula that order texts by
+difficulty.
 Source: Li, Zhang & He 2022, arXiv:2108.06084; Yao et al. 2022, arXiv:2211.11586; DeepSpeed's Data Efficiency library.
 """
 
@@ -35,17 +37,33 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.data_efficiency.fleet import Fleet, FleetConfig, blown_up, expected_seconds, spoken
+from core.data_efficiency.fleet import FIRST_LOSS, NATS, Fleet, FleetConfig, blown_up, expected_seconds, spoken
 from core.foundations.corpus import Corpus, batch_of, windows_of
-from core.foundations.experiment import Compared, Step, experiment, setting
+from core.foundations.experiment import Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.transformer import Shape, Transformer
 
 KINDS = ("baseline", "short", "drop")
 NAMES = {"baseline": "baseline", "short": "short sequences first", "drop": "random token dropping"}
-LOOK, LOOKS = 2048, 12  # characters of unseen text all are judged on, and how often
+LOOK, LOOKS = 2048, 12  # characters of unseen text all are evaluated on, and how often
 SHORTEST = 4  # characters of the first windows, at least
 WARM_SHARE = 0.05  # of the tokens, for the learning rate to climb
 
+LOSS = Figure(
+    "loss, {trick}", NATS, "baseline", "full sequences, all layers; the papers promise the same quality", headline=True
+)
+SECONDS = Figure(
+    "time, {trick}",
+    "% of the baseline's seconds",
+    "theory",
+    "FLOPs of all steps, counted, against the baseline's",
+    headline=True,
+)
+NEEDED = Figure("characters until the baseline's last loss, {trick}", "characters", "baseline", "the baseline itself")
+LAYER_TOKENS = Figure(
+    "layer-tokens, random token dropping", "% of the baseline's", "theory", "area under the planned line", "computed"
+)
+NOISE = Figure("spread of the baseline's loss", NATS, None, "standard deviation over the seeds")
 
 Curve = tuple[tuple[int, float, float], ...]  # tokens, seconds, loss on unseen text
 
@@ -59,7 +77,9 @@ class Skipping(Transformer):
             if kept is None or layer in (0, len(self.blocks) - 1):
                 x = block(x, turns, None, None)
             else:
-                at = kept[layer - 1]  # in order, so the causal mask still hides the future; each keeps its own rotary turn
+                at = kept[
+                    layer - 1
+                ]  # in order, so the causal mask still hides the future; each keeps its own rotary turn
                 x = x.index_copy(1, at, block(x[:, at], turns[at], None, None))  # (B, K, C) back into (B, T, C)
         return F.linear(self.norm(x), self.head.weight)  # type: ignore[union-attr]
 
@@ -68,12 +88,55 @@ class Skipping(Transformer):
 class CurriculumConfig(FleetConfig):
     """`context` is the full length of a sequence, `start` and `until` say how both tricks begin and when they end."""
 
-    tokens: int = setting(40_960, "Token budget", unit="character", low=64, high=1_000_000, help="characters each model reads; here a token is a character")
-    start: float = setting(0.25, "Start with", low=0.05, high=1.0, help="of the length, or of the tokens in the middle layers; 1 is the baseline")
-    until: float = setting(0.7, "Full after", low=0.05, high=1.0, help="share of the budget after which length and tokens are whole")
-    width: int = setting(24, "Width", unit="number", low=8, high=64, help="numbers per character inside a model, a multiple of 4")
-    n_layer: int = setting(4, "Layers", unit="layer", low=1, high=6, help="all but the first and the last may skip tokens")
-    context: int = setting(64, "Context", unit="character", low=8, high=64, help="the full length of a sequence")
+    tokens: int = setting(
+        40_960,
+        "Token budget",
+        unit="character",
+        low=64,
+        high=1_000_000,
+        help="How many characters each model reads; here a token is a character. More takes longer.",
+    )
+    start: float = setting(
+        0.25,
+        "Length at the start (fraction)",
+        low=0.05,
+        high=1.0,
+        help="Of the length, or of the tokens in the middle layers. Smaller saves more work; 1 is the baseline.",
+        slider=True,
+    )
+    until: float = setting(
+        0.7,
+        "Full length after (fraction of the budget)",
+        low=0.05,
+        high=1.0,
+        help="Later saves more work, and leaves less of the budget for full sequences.",
+        slider=True,
+    )
+    width: int = setting(
+        24,
+        "Width",
+        unit="number",
+        low=8,
+        high=64,
+        help="Elements per character inside a model, a multiple of 4. Wider models learn more by heart.",
+    )
+    n_layer: int = setting(
+        4,
+        "Layers",
+        unit="layer",
+        low=1,
+        high=6,
+        help="All but the first and the last may skip tokens, so more layers save more work.",
+        slider=True,
+    )
+    context: int = setting(
+        64,
+        "Context",
+        unit="character",
+        low=8,
+        high=64,
+        help="The full length of a sequence; longer ones have more to gain from a short start.",
+    )
 
     @property
     def middle(self) -> int:
@@ -98,9 +161,11 @@ class CurriculumStep(Step):
     validation: float | None = None  # nats per character on unseen text, mean over the seeds
     spread: float | None = None  # standard deviation over the seeds, at the end
     curves: tuple[Curve, ...] = ()  # with a look: those of all three fleets so far
-    blind: float | None = None  # on the first Step: the loss before anything is learnt
+    blind: float | None = None  # on the first Step: the loss before anything is learned
     moments: tuple[float, ...] = ()  # on the first Step: shares of the budget, and for each ...
-    seen: Float[np.ndarray, "S K L T"] | None = None  # ... and each kind: 1 where a layer sees a position of the sequence
+    seen: Float[np.ndarray, "S K L T"] | None = (
+        None  # ... and each kind: 1 where a layer sees a position of the sequence
+    )
 
 
 class Course:
@@ -109,7 +174,7 @@ class Course:
     def __init__(self, kind: str, config: CurriculumConfig, corpus: Corpus) -> None:
         self.kind, self.config, self.corpus = kind, config, corpus
         self.fleet = Fleet(config.shape(corpus), config.every_seed, config.learning_rate, make=Skipping)
-        self.dice = [torch.Generator().manual_seed(seed) for seed in config.every_seed]
+        self.rng = [torch.Generator().manual_seed(seed) for seed in config.every_seed]
         self.tokens, self.looks, self.seconds, self.work, self.layer_tokens = 0, 0, 0.0, 0.0, 0
         self.curve: list[tuple[int, float, float]] = []
 
@@ -120,11 +185,11 @@ class Course:
     def one_step(self) -> Iterator[None]:
         """Yields between parts; only the fleet's own work is timed."""
         config, (length, kept) = self.config, self.now()
-        pairs = [batch_of(self.corpus.train_ids, length, config.batch, dice) for dice in self.dice]
+        pairs = [batch_of(self.corpus.train_ids, length, config.batch, rng) for rng in self.rng]
         inputs, targets = (torch.stack(part) for part in zip(*pairs, strict=True))  # (M, B, T)
         extra: tuple[Tensor, ...] = ()
         if kept < length and config.middle:
-            extra = (torch.stack([chosen(config.middle, length, kept, dice) for dice in self.dice]),)  # (M, L, K)
+            extra = (torch.stack([chosen(config.middle, length, kept, rng) for rng in self.rng]),)  # (M, L, K)
         progress = self.tokens / config.tokens
         scale = max(0.02, min(1.0, progress / WARM_SHARE)) * 0.5 * (1 + math.cos(math.pi * progress))
         parts, done = self.fleet.step_in_parts(inputs, targets, scale, extra), False
@@ -142,9 +207,9 @@ class Course:
         return CurriculumStep(self.kind, self.tokens, self.fleet.steps, self.seconds, *self.now(), **more)
 
 
-def chosen(layers: int, length: int, kept: int, dice: torch.Generator) -> Int[Tensor, "L K"]:
+def chosen(layers: int, length: int, kept: int, rng: torch.Generator) -> Int[Tensor, "L K"]:
     """Which positions each middle layer sees, in order."""
-    return torch.rand(layers, length, generator=dice).argsort()[:, :kept].sort().values
+    return torch.rand(layers, length, generator=rng).argsort()[:, :kept].sort().values
 
 
 def seen(config: CurriculumConfig, kind: str, progress: float) -> Float[np.ndarray, "L T"]:
@@ -154,7 +219,12 @@ def seen(config: CurriculumConfig, kind: str, progress: float) -> Float[np.ndarr
     picture[:, :length] = 1
     if kept < length and config.middle:
         picture[1:-1] = 0
-        np.put_along_axis(picture[1:-1], chosen(config.middle, length, kept, torch.Generator().manual_seed(config.seed)).numpy(), 1, axis=1)
+        np.put_along_axis(
+            picture[1:-1],
+            chosen(config.middle, length, kept, torch.Generator().manual_seed(config.seed)).numpy(),
+            1,
+            axis=1,
+        )
     return picture
 
 
@@ -165,9 +235,14 @@ def planned(config: CurriculumConfig, kind: str, progress: float) -> tuple[int, 
 
 
 def work_of(shape: Shape, length: int, kept: int) -> float:
-    """FLOPs of one window, forward and backward: 6 per weight and token, and 6 T C per token and layer for attention over its past."""
+    """FLOPs of one window, forward and backward: 6 per weight and token, and 6 T C per token and layer for attention
+    over its past.
+    """
     whole, middle = (shape.n_layer, 0) if shape.n_layer < 3 else (2, shape.n_layer - 2)
-    layers = sum(count * (72 * shape.width**2 + 6 * seen * shape.width) * seen for count, seen in ((whole, length), (middle, kept)))
+    layers = sum(
+        count * (72 * shape.width**2 + 6 * seen * shape.width) * seen
+        for count, seen in ((whole, length), (middle, kept))
+    )
     return layers + 6 * shape.vocabulary * shape.width * length
 
 
@@ -186,24 +261,30 @@ def curriculum(config: CurriculumConfig) -> Iterator[CurriculumStep]:
             course.looks = course.tokens * LOOKS // config.tokens
             if (yield from look(course, courses)):
                 return
-    yield from judged(courses)
+    yield from evaluated(courses)
 
 
 def opening(courses: list[Course]) -> CurriculumStep:
-    """The start state: the loss before anything is learnt, and what the layers will see first."""
+    """The start state: the loss before anything is learned, and what the layers will see first."""
     config, fleet, corpus = courses[0].config, courses[0].fleet, courses[0].corpus
     blind = float(fleet.alone(0).loss(*windows_of(corpus.validation_ids, config.context, LOOK)))
-    first = Compared("first loss", "nats per character", math.log(len(corpus.symbols)), blind, "ln V: all characters equally likely")
+    first = FIRST_LOSS(blind, math.log(len(corpus.symbols)))
     steps = config.tokens // (config.batch * config.context)
-    seconds = len(KINDS) * expected_seconds(fleet.shape, fleet.parameters, fleet.size, steps, config.tokens, (LOOKS + 4) * LOOK)
-    told = f"{len(KINDS)} fleets of {fleet.size} models with {fleet.parameters} weights: {spoken(seconds)} on one thread"
+    seconds = len(KINDS) * expected_seconds(
+        fleet.shape, fleet.parameters, fleet.size, steps, config.tokens, (LOOKS + 4) * LOOK
+    )
+    told = (
+        f"{len(KINDS)} fleets of {fleet.size} models with {fleet.parameters} weights: {spoken(seconds)} on one thread"
+    )
     moments = (0.0, config.until / 2, config.until)
     pictures = np.stack([np.stack([seen(config, kind, moment) for kind in KINDS]) for moment in moments])
     return courses[0].step(blind=blind, moments=moments, seen=pictures, figures=(first,), doing=told)
 
 
 def look(course: Course, courses: list[Course]) -> Generator[CurriculumStep, None, bool]:
-    """Judge a fleet on unseen text; with all tokens and the full length, as it would be used. True: the run must end here."""
+    """Judge a fleet on unseen text; with all tokens and the full length, as it would be used. True: the run must end
+    here.
+    """
     blown = ""
     for losses in course.fleet.validate_in_parts(course.corpus.validation_ids, LOOK):
         if losses is None:
@@ -212,12 +293,17 @@ def look(course: Course, courses: list[Course]) -> Generator[CurriculumStep, Non
             yield course.step(validation=float(losses.mean()), diverged=True, doing=blown)
         else:
             course.curve.append((course.tokens, course.seconds, float(losses.mean())))
-            told = f"{NAMES[course.kind]}: loss {float(losses.mean()):.3f} after {course.tokens} characters and {course.seconds:.2f} s"
-            yield course.step(validation=float(losses.mean()), curves=tuple(tuple(one.curve) for one in courses), doing=told)
+            told = (
+                f"{NAMES[course.kind]}: loss {float(losses.mean()):.3f} after {course.tokens} characters and"
+                f" {course.seconds:.2f} s"
+            )
+            yield course.step(
+                validation=float(losses.mean()), curves=tuple(tuple(one.curve) for one in courses), doing=told
+            )
     return bool(blown)
 
 
-def judged(courses: list[Course]) -> Iterator[CurriculumStep]:
+def evaluated(courses: list[Course]) -> Iterator[CurriculumStep]:
     """The end: each fleet on more unseen text, then both tricks against the baseline."""
     ends = list[Float[np.ndarray, "S"]]()
     for course in courses:
@@ -226,19 +312,17 @@ def judged(courses: list[Course]) -> Iterator[CurriculumStep]:
                 yield course.step(doing="judging on more unseen text")
             else:
                 ends.append(losses)
-    baseline, figures = courses[0], list[Compared]()
+    baseline, figures = courses[0], list[Result]()
     for course, losses in list(zip(courses, ends, strict=True))[1:]:
-        name, work = NAMES[course.kind], 100 * course.work / baseline.work
-        seconds = 100 * course.seconds / baseline.seconds
-        same = "the baseline: the same quality is promised"
-        figures.append(Compared(f"loss, {name}", "nats per character", float(ends[0].mean()), float(losses.mean()), same))
-        figures.append(Compared(f"seconds, {name}", "% of the baseline's", work, seconds, "FLOPs of all steps, counted, against the baseline's"))
+        name = NAMES[course.kind]
+        figures.append(LOSS.of(trick=name)(float(losses.mean()), float(ends[0].mean())))
+        work, seconds = 100 * course.work / baseline.work, 100 * course.seconds / baseline.seconds
+        figures.append(SECONDS.of(trick=name)(seconds, work))
         needed = tokens_needed(course.curve, baseline.curve[-1][2])
-        figures.append(Compared(f"characters to the baseline's last loss, {name}", "characters", float(baseline.tokens), needed, "the baseline itself"))
+        figures.append(NEEDED.of(trick=name)(needed, float(baseline.tokens)))
     drop = courses[-1]
-    share = 100 * drop.layer_tokens / baseline.layer_tokens
-    figures.append(Compared("layer-tokens, random token dropping", "% of the baseline's", planned_share(drop.config), share,
-                            "area under the planned line", "computed"))  # fmt: skip
+    figures.append(LAYER_TOKENS(100 * drop.layer_tokens / baseline.layer_tokens, planned_share(drop.config)))
+    figures.append(NOISE(float(ends[0].std(ddof=1))))
     for course, losses in zip(courses, ends, strict=True):
         last = course is courses[-1]
         told = (
@@ -259,5 +343,7 @@ def tokens_needed(curve: list[tuple[int, float, float]], loss: float) -> float |
 
 
 def planned_share(config: CurriculumConfig) -> float:
-    """Layer-tokens of random dropping in % of all: the middle layers lose the triangle above the line from `start` to 1."""
+    """Layer-tokens of random dropping in % of all: the middle layers lose the triangle above the line from `start` to
+    1.
+    """
     return 100 * (1 - config.middle / config.n_layer * (1 - config.start) * config.until / 2)

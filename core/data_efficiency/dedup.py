@@ -1,31 +1,33 @@
 r"""Dedup: find the copies in a text without comparing everything with everything, and see what the copies cost.
 
 A passage becomes the set of its shingles, all runs of $n$ words. Two passages are as alike as their sets overlap, the
-Jaccard similarity $s = |A \cap B| / |A \cup B|$. Comparing all pairs of a billion passages is hopeless. **MinHash** turns
-a set into numbers: the smallest hash value of its shingles under each of $b \cdot r$ hash functions; two sets have the
-same smallest value with probability exactly $s$. **LSH** cuts the numbers into $b$ bands of $r$ and compares only
-passages that agree in all $r$ numbers of a band at least once:
+Jaccard similarity $s = |A \cap B| / |A \cup B|$. Comparing all pairs of a billion passages is hopeless. **MinHash**
+turns a set into numbers: the smallest hash value of its shingles under each of $b \cdot r$ hash functions; two sets
+have the same smallest value with probability exactly $s$. **LSH** cuts the numbers into $b$ bands of $r$ and compares
+only passages that agree in all $r$ numbers of a band at least once:
 
 $$P(\text{found}) = 1 - \left(1 - s^r\right)^b$$
 
 This is an S: nearly 0 below a threshold of about $(1/b)^{1/r}$, nearly 1 above it. More rows move it to the right, more
-bands to the left. The defaults of datatrove, which cleaned FineWeb, are $n = 5$, $b = 14$, $r = 8$: half of the pairs with
-$s = 0.69$ are found. Our passages have some 40 words, and one changed word breaks up to $n$ of their shingles, so the
-defaults here are milder. datasketch does the hashing.
+bands to the left. The defaults of datatrove, which cleaned FineWeb, are $n = 5$, $b = 14$, $r = 8$: half of the pairs
+with $s = 0.685$ are found. Our passages have some 40 words, and one changed word breaks up to $n$ of their shingles, so
+the defaults here are milder. datasketch does the hashing.
 
-**What is measured.** Passages with some words changed are planted, from nearly the same to quite another; each pair is hashed
-several times with other hash functions, and how often it is found stands beside the S. A few passages are planted again and
-again, word for word. Then two fleets read the same number of characters: the text with the copies, and with one of each
-cluster. Both are judged on unseen text, and both are given the beginning of each repeated passage: how many characters do
-they continue word for word? Lee et al. found that models trained without copies emit memorised text ten times less often.
-The 200 copies of two passages were chosen so that models this small learn something by heart; with a few they do not.
+**What is measured.** Passages with some words changed are planted, from nearly the same to quite another; each pair is
+hashed several times with other hash functions, and how often it is found stands beside the S. A few passages are
+planted again and again, word for word. Then two fleets read the same number of characters: the text with the copies,
+and with one of each cluster. Both are evaluated on unseen text, and both are given the start of each repeated passage:
+how many characters do they continue word for word? Lee et al. found that models trained without copies emit memorised
+text ten times less often. The 200 copies of two passages were chosen so that models this small learn something by
+heart; with a few they do not.
 
-Left out: exact copies of parts of a passage (suffix arrays); copies between the text to learn from and the text to be judged on.
-Source: Lee et al. 2022, arXiv:2107.06499; Broder 1997 (MinHash); huggingface/datatrove, `MinhashConfig`; ekzhu/datasketch.
+Left out: exact copies of parts of a passage (suffix arrays); copies between the text to learn from and the text to be
+evaluated on.
+Source: Lee et al. 2022, arXiv:2107.06499; Broder 1997 (MinHash); huggingface/datatrove, `MinhashConfig`;
+ekzhu/datasketch.
 """
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,43 +37,36 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import vmap
 
-from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, FleetConfig, spoken
-from core.data_efficiency.minhash import Hit, alike, clusters, neighbours, probability, rates, shingles_of, threshold
+from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, spoken
+from core.data_efficiency.minhash import Hit, clusters, neighbours, probability, rates, threshold
+from core.data_efficiency.passages import TOLD, Collection, DedupConfig, collect
 from core.foundations.corpus import Corpus, batch_of, character_ids
-from core.foundations.experiment import Compared, Step, experiment, setting
+from core.foundations.experiment import Step, experiment
+from core.foundations.figures import Figure, Result
 
 KINDS = ("with", "without")
-FEWEST_WORDS, FEWEST_PASSAGES = 12, 8
 HASHINGS = 10  # times each pair is hashed, with other hash functions
-MOST_HASHES = 512
-CHANGED = 0.45  # of the words of a near copy, at most
-TOLD = 64  # characters that a model continues a passage for
 LOOK, LOOKS = 4096, 6
 WARM_SHARE = 0.05
 
-
-@dataclass(frozen=True)
-class DedupConfig(FleetConfig):
-    """The text with its planted copies, and how they are searched."""
-
-    corpus: str = setting("reader", "Text to learn", choices=FleetConfig.__dataclass_fields__["corpus"].metadata["choices"])
-    plant: bool = setting(True, "Plant copies", help="off: the text as it is, for a text of your own that has copies already")
-    copies: int = setting(200, "Copies", low=2, high=300, help="how often a repeated passage stands in the text, word for word")
-    ngram: int = setting(3, "Words per shingle", unit="word", low=1, high=10, help="datatrove: 5")
-    bands: int = setting(20, "Bands b", unit="band", low=2, high=64, help="datatrove: 14")
-    rows: int = setting(5, "Rows per band r", unit="row", low=1, high=32, help="datatrove: 8")
-    passages: int = setting(100, "Passages", unit="passage", low=FEWEST_PASSAGES, high=400, more=True, help="different ones that the text is made of, at most")
-    repeated: int = setting(2, "Repeated passages", unit="passage", low=1, high=12, more=True, help="that are planted again and again")
-    near: int = setting(60, "Near copies", unit="passage", low=1, high=200, more=True, help="planted with some words changed")
-    tokens: int = setting(81_920, "Token budget", unit="character", low=64, high=1_000_000, help="characters each model reads; here a token is a character")
-    width: int = setting(48, "Width", unit="number", low=8, high=64, help="numbers per character inside a model, a multiple of 4")
-
-    learning_rate: float = setting(0.01, "Learning rate", low=1e-5, high=1.0, more=True, help="at its highest")
-
-    def check(self) -> None:
-        super().check()
-        if self.bands * self.rows > MOST_HASHES:
-            raise ValueError(f"bands times rows must be at most {MOST_HASHES} hash functions, got {self.bands} x {self.rows} = {self.bands * self.rows}")
+S_CURVE = "1 - (1 - s^r)^b"
+COPIES = Figure("passages that are copies", "passages", None, "word for word the same as another one", "computed")
+FOUND = Figure("pairs of copies found", "%", "theory", f"{S_CURVE}, mean over the pairs", headline=True)
+FOUND_STEEP = Figure("pairs found where the curve is steepest", "%", "theory")
+THROWN = Figure("passages thrown away", "passages", "theory", f"exact copies, and {S_CURVE} for each near one")
+LOSS_COPIES = Figure(
+    "loss with copies", "nats per character", "baseline", "without copies: what the same budget buys", headline=True
+)
+RECALL_WITH = Figure(
+    "continued word for word, with copies", "characters", "limit", "the whole passage by heart", headline=True
+)
+RECALL_WITHOUT = Figure(
+    "continued word for word, without copies",
+    "characters",
+    "baseline",
+    "trained with the copies; Lee et al. 2022 found ten times less without",
+    headline=True,
+)
 
 
 @dataclass(frozen=True)
@@ -108,53 +103,6 @@ class DedupStep(Step):
     recalls: tuple[Recall, ...] = ()
 
 
-# --- the passages -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Passages with copies among them."""
-
-    documents: tuple[str, ...]  # in the order they are read
-    shingles: tuple[frozenset[str], ...]  # of each document
-    pairs: tuple[tuple[int, int, float], ...]  # two documents and their true similarity
-
-
-def passages_of(text: str) -> list[str]:
-    """The paragraphs that are long enough to be compared."""
-    found = [part.strip() for part in re.split(r"\n\s*\n" if "\n\n" in text else r"\n", text)]
-    found = [part for part in found if len(re.findall(r"\w+", part)) >= FEWEST_WORDS]
-    if len(found) < FEWEST_PASSAGES:
-        raise ValueError(f"Your text needs at least {FEWEST_PASSAGES} paragraphs of {FEWEST_WORDS} words or more, with empty lines between, got {len(found)}")
-    return found
-
-
-def collect(config: DedupConfig, corpus: Corpus) -> Collection:
-    """The passages, shuffled, with copies planted if they are asked for."""
-    found, dice = passages_of(corpus.train), torch.Generator().manual_seed(config.seed)
-    if config.plant:
-        different = list(dict.fromkeys(found))
-        order = torch.randperm(len(different), generator=dice).tolist()
-        chosen = [different[at] for at in order[: config.passages]]
-        enough = config.context + TOLD
-        repeated = sorted(range(len(chosen)), key=lambda at: (len(chosen[at]) < enough, abs(len(chosen[at]) - enough)))[: config.repeated]
-        words = [word for text in chosen for word in text.split()]
-        near = [reworded(chosen[number % len(chosen)], CHANGED * (number + 1) / config.near, words, dice) for number in range(config.near)]
-        chosen += [chosen[at] for at in repeated for _ in range(config.copies - 1)] + near
-        found = [chosen[at] for at in torch.randperm(len(chosen), generator=dice).tolist()]
-    documents = found if config.plant else found[: config.passages]
-    shingles = tuple(shingles_of(text, config.ngram) for text in documents)
-    return Collection(tuple(documents), shingles, tuple(alike(shingles)))
-
-
-def reworded(text: str, share: float, words: Sequence[str], dice: torch.Generator) -> str:
-    """The text with a share of its words replaced by words of other passages; its line breaks become spaces."""
-    parts = text.split()
-    for at in torch.randperm(len(parts), generator=dice)[: max(1, round(share * len(parts)))].tolist():
-        parts[at] = words[int(torch.randint(len(words), (1,), generator=dice))]
-    return " ".join(parts)
-
-
 # --- the experiment ---------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +112,9 @@ def dedup(config: DedupConfig) -> Iterator[DedupStep]:
     corpus = config.read()
     collection = collect(config, corpus)
     if not any(similarity >= threshold(config.bands, config.rows) / 2 for _, _, similarity in collection.pairs):
-        raise ValueError("No two paragraphs of your text are alike: let copies be planted, or choose a text that has some")
+        raise ValueError(
+            "No two paragraphs of your text are alike: let copies be planted, or choose a text that has some"
+        )
     yield opening(config, corpus, collection)
     counts, heads = [0] * len(collection.pairs), list[int]()
     for number in range(HASHINGS):
@@ -173,7 +123,10 @@ def dedup(config: DedupConfig) -> Iterator[DedupStep]:
         counts = [count + (b in found[a]) for count, (a, b, _) in zip(counts, collection.pairs, strict=True)]
         hits = rates(collection.pairs, counts, number + 1, config.bands, config.rows)
         removed = sum(head != at for at, head in enumerate(heads))
-        told = f"hashing {number + 1} of {HASHINGS}: {sum(b in found[a] for a, b, _ in collection.pairs)} of {len(counts)} pairs share a band"
+        told = (
+            f"hashing {number + 1} of {HASHINGS}: {sum(b in found[a] for a, b, _ in collection.pairs)} of {len(counts)}"
+            " pairs share a band"
+        )
         yield DedupStep(curve=s_curve(config), hits=hits, removed=removed, doing=told)
     yield from trained(Pupils(config, corpus, collection, heads), hits, counts)
 
@@ -187,17 +140,19 @@ def opening(config: DedupConfig, corpus: Corpus, collection: Collection) -> Dedu
     pairs, near = collection.pairs, [pair for pair in collection.pairs if pair[2] < 1] or list(collection.pairs)
     a, b, similarity = min(near, key=lambda pair: abs(pair[2] - threshold(config.bands, config.rows)))
     shape = config.shape(corpus)
-    work = 6 * (shape.matrix_parameters + 2 * shape.vocabulary * shape.width) * config.tokens * len(KINDS) * config.seeds
-    wanted = config.repeated * (config.copies - 1) + config.near if config.plant else None
+    work = (
+        6 * (shape.matrix_parameters + 2 * shape.vocabulary * shape.width) * config.tokens * len(KINDS) * config.seeds
+    )
     copies = len(collection.documents) - len(set(collection.documents))
-    told = f"{len(collection.documents)} passages, {copies} of them copies word for word, {len(pairs)} pairs to find: {spoken(work / FLOPS_PER_SECOND)}"
-    figure = Compared("passages planted", "passages", wanted, len(collection.documents) - min(config.passages, len(set(passages_of(corpus.train)))),
-                      "the settings", "computed") if config.plant else Compared("copies", "passages", None, copies, "", "computed")  # fmt: skip
+    told = (
+        f"{len(collection.documents)} passages, {copies} of them copies word for word, {len(pairs)} pairs to find:"
+        f" {spoken(work / FLOPS_PER_SECOND)}"
+    )
     return DedupStep(
         curve=s_curve(config),
         pairs=tuple(similarity for _, _, similarity in pairs),
         example=(collection.documents[a], collection.documents[b], similarity),
-        figures=(figure,),
+        figures=(COPIES(copies),),
         doing=told,
     )
 
@@ -210,13 +165,16 @@ class Pupils:
         kept = [text for at, text in enumerate(collection.documents) if heads[at] == at]
         self.removed = len(heads) - len(kept)
         if not self.removed:
-            raise ValueError("No two paragraphs share a band, so there is nothing to throw away: take more bands, fewer rows or shorter shingles")
+            raise ValueError(
+                "No two paragraphs share a band, so there is nothing to throw away: take more bands, fewer rows or"
+                " shorter shingles"
+            )
         self.texts = [character_ids("\n\n".join(part) + "\n", corpus.symbols) for part in (collection.documents, kept)]
         if len(kept) < 2 or len(self.texts[1]) < 2 * config.context:
             raise ValueError(f"All {len(heads)} paragraphs fall into {len(kept)} cluster{'s' * (len(kept) > 1)}: "
                              "without the copies too little text would be left to train on")  # fmt: skip
         self.fleet = Fleet(config.shape(corpus), config.every_seed * 2, config.learning_rate)
-        self.dice = [torch.Generator().manual_seed(seed) for seed in config.every_seed * 2]
+        self.rng = [torch.Generator().manual_seed(seed) for seed in config.every_seed * 2]
         sizes = {head: heads.count(head) for head in heads}
         often = sorted(sizes, key=lambda head: -sizes[head])[: config.repeated]
         self.repeated = [collection.documents[head] for head in often if sizes[head] > 1]
@@ -226,7 +184,10 @@ class Pupils:
 
     def one_step(self) -> Iterator[Float[np.ndarray, "M"] | None]:
         config, at = self.config, self.fleet.steps
-        pairs = [batch_of(self.texts[model // config.seeds], config.context, config.batch, dice) for model, dice in enumerate(self.dice)]
+        pairs = [
+            batch_of(self.texts[model // config.seeds], config.context, config.batch, rng)
+            for model, rng in enumerate(self.rng)
+        ]
         inputs, targets = (torch.stack(part) for part in zip(*pairs, strict=True))  # (M, B, T)
         progress = at / self.steps
         scale = max(0.02, min(1.0, progress / WARM_SHARE)) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -242,7 +203,9 @@ class Pupils:
 
     def recall(self) -> Iterator[Int[Tensor, "M P K"] | None]:
         """What every model says after the beginning of each repeated passage, always its most likely character."""
-        starts = torch.stack([character_ids(text[: self.start], self.corpus.symbols) for text in self.repeated])  # (P, S)
+        starts = torch.stack(
+            [character_ids(text[: self.start], self.corpus.symbols) for text in self.repeated]
+        )  # (P, S)
         told = starts.expand(self.fleet.size, -1, -1)  # (M, P, S)
         for number in range(self.goal):
             if number % 8 == 7:
@@ -253,7 +216,9 @@ class Pupils:
         yield told[..., self.start :]
 
     def truths(self) -> Int[Tensor, "P K"]:
-        return torch.stack([character_ids(text[self.start : self.start + self.goal], self.corpus.symbols) for text in self.repeated])
+        return torch.stack(
+            [character_ids(text[self.start : self.start + self.goal], self.corpus.symbols) for text in self.repeated]
+        )
 
 
 def word_for_word(said: Int[Tensor, "M P K"], truth: Int[Tensor, "P K"]) -> Float[np.ndarray, "M P"]:
@@ -262,11 +227,15 @@ def word_for_word(said: Int[Tensor, "M P K"], truth: Int[Tensor, "P K"]) -> Floa
 
 
 def trained(pupils: Pupils, hits: Sequence[Hit], counts: Sequence[int]) -> Iterator[DedupStep]:
-    """Both fleets read, and are judged now and then."""
+    """Both fleets read, and are evaluated now and then."""
     looks = list[Look]()
     for step in range(1, pupils.steps + 1):
         for now in pupils.one_step():
-            told = f"step {step} of {pupils.steps}: loss {now.mean():.3f} on what is being read" if now is not None and step % 20 == 0 else ""
+            told = (
+                f"step {step} of {pupils.steps}: loss {now.mean():.3f} on what is being read"
+                if now is not None and step % 20 == 0
+                else ""
+            )
             yield DedupStep(pupils.tokens, doing=told)
         if step * LOOKS // pupils.steps > (step - 1) * LOOKS // pupils.steps:
             losses, said = np.empty(0), torch.empty(0)
@@ -280,15 +249,22 @@ def trained(pupils: Pupils, hits: Sequence[Hit], counts: Sequence[int]) -> Itera
             recalls = spoken_by(pupils, said)
             last = step == pupils.steps
             yield DedupStep(
-                pupils.tokens, removed=pupils.removed, looks=tuple(looks), recalls=recalls, doing=summary(looks[-1], last),
-                hits=tuple(hits) if last else (), figures=judged(pupils, hits, counts, looks[-1]) if last else (),
-            )  # fmt: skip
+                pupils.tokens,
+                removed=pupils.removed,
+                looks=tuple(looks),
+                recalls=recalls,
+                doing=summary(looks[-1], last),
+                hits=tuple(hits) if last else (),
+                figures=evaluated(pupils, hits, counts, looks[-1]) if last else (),
+            )
 
 
 def seen(pupils: Pupils, losses: Float[np.ndarray, "M"], said: Int[Tensor, "M P K"]) -> Look:
     by_kind = losses.reshape(2, -1)
     right = word_for_word(said, pupils.truths()).mean(1).reshape(2, -1)
-    numbers: list[tuple[float, ...]] = [tuple(part.tolist()) for part in (by_kind.mean(1), by_kind.std(1, ddof=1), right.mean(1), right.std(1, ddof=1))]
+    numbers: list[tuple[float, ...]] = [
+        tuple(part.tolist()) for part in (by_kind.mean(1), by_kind.std(1, ddof=1), right.mean(1), right.std(1, ddof=1))
+    ]
     return Look(pupils.tokens, *numbers)
 
 
@@ -301,25 +277,28 @@ def spoken_by(pupils: Pupils, said: Int[Tensor, "M P K"]) -> tuple[Recall, ...]:
 
 
 def summary(look: Look, last: bool) -> str:
-    told = f"with copies: loss {look.losses[0]:.3f}, {look.recalled[0]:.0f} characters word for word; without: {look.losses[1]:.3f}, {look.recalled[1]:.0f}"
+    told = (
+        f"with copies: loss {look.losses[0]:.3f}, {look.recalled[0]:.0f} characters word for word; without:"
+        f" {look.losses[1]:.3f}, {look.recalled[1]:.0f}"
+    )
     return ("done: " if last else f"{look.tokens} characters read, ") + told
 
 
-def judged(pupils: Pupils, hits: Sequence[Hit], counts: Sequence[int], look: Look) -> tuple[Compared, ...]:
+def evaluated(pupils: Pupils, hits: Sequence[Hit], counts: Sequence[int], look: Look) -> tuple[Result, ...]:
     """The end: the S-curve against the tries, and what the copies cost."""
-    config, source = pupils.config, "1 - (1 - s^r)^b"
+    config = pupils.config
     chances = [probability(similarity, config.bands, config.rows) for _, _, similarity in pupils.collection.pairs]
-    found = [Compared("pairs found", "%", 100 * float(np.mean(chances)), 100 * sum(counts) / len(counts) / HASHINGS, f"{source}, mean over the pairs")]
+    figures = [FOUND(100 * sum(counts) / len(counts) / HASHINGS, 100 * float(np.mean(chances)))]
     if hits:  # the steepest part of the S tells most; the picture has them all
         hit = min(hits, key=lambda one: abs(one.predicted - 0.5))
-        found.append(Compared(f"found at similarity {hit.similarity:.2f}", "%", 100 * hit.predicted, 100 * hit.measured, source))
-    goal = pupils.goal
+        source = f"pairs of similarity {hit.similarity:.2f}: {S_CURVE}"
+        figures.append(FOUND_STEEP(100 * hit.measured, 100 * hit.predicted, source=source))
     return (
-        *found,
-        Compared("passages thrown away", "passages", thrown(pupils), pupils.removed, f"exact copies, and {source} for each near one"),
-        Compared("loss with copies", "nats per character", look.losses[1], look.losses[0], "without copies: what the same budget buys"),
-        Compared("word for word with copies", f"of {goal} characters", float(goal), look.recalled[0], "the whole passage by heart"),
-        Compared("word for word without copies", f"of {goal} characters", look.recalled[0] / 10, look.recalled[1], "a tenth: Lee et al. 2022"),
+        *figures,
+        THROWN(pupils.removed, thrown(pupils)),
+        LOSS_COPIES(look.losses[0], look.losses[1]),
+        RECALL_WITH(look.recalled[0], float(pupils.goal)),
+        RECALL_WITHOUT(look.recalled[1], look.recalled[0]),
     )
 
 

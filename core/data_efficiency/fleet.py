@@ -1,10 +1,10 @@
 r"""A fleet: many tiny models of one shape, trained side by side.
 
-One tiny model keeps a processor waiting: its matrices are so small that starting a product takes longer than the
-product. So the weights of $M$ models are stacked, $W \in \mathbb{R}^{M \times \ldots}$, and one step computes the loss
-$\mathcal{L}_m$ and the gradient $\partial \mathcal{L}_m / \partial W_m$ of all of them at once (`torch.func.vmap`), each
-on its own batch. AdamW works number by number, so a stack of weights needs no change, only a learning rate per model.
-No model sees another: a fleet is tested to be what $M$ lonely models would have become.
+One tiny model keeps a processor waiting: its matrices are so small that starting a matmul takes longer than the
+matmul. So the weights of $M$ models are stacked, $W \in \mathbb{R}^{M \times \ldots}$, and one step computes the loss
+$\mathcal{L}_m$ and the gradient $\partial \mathcal{L}_m / \partial W_m$ of all of them at once (`torch.func.vmap`),
+each on its own batch. AdamW works number by number, so a stack of weights needs no change, only a learning rate per
+model. No model sees another: a fleet is tested to be what $M$ lonely models would have become.
 
 Left out: dropout, learning-rate schedules inside the fleet (`scale` comes from outside), GPUs.
 Source: torch.func (vmap, functional_call); AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101.
@@ -24,6 +24,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, Corpus, check_length, load_corpus, windows_of
 from core.foundations.experiment import Config, setting
+from core.foundations.figures import Figure
+from core.foundations.settings import seed_field
 from core.foundations.transformer import Shape, Transformer
 
 UNIT_FLOPS = 7e8  # most work between two turns, 6 FLOPs per weight and token: about 0.07 s on one thread
@@ -31,32 +33,108 @@ FLOPS_PER_SECOND = 1.2e10  # of one thread, all in all, on models of this size
 MOST_SYMBOLS = 400  # different characters: beyond, the output layer is nearly all of a tiny model
 HEADS = 2  # of all models of this topic
 BETAS, EPSILON = (0.9, 0.99), 1e-8
+NATS = "nats per character"
+FIRST_LOSS = Figure("first loss", NATS, "theory", "ln V: all V characters equally likely")
 
 Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class FleetConfig(Config):
-    """What the experiments with fleets share: the text, the budget, the tiny models and how often each run is repeated."""
+    """What the experiments with fleets share: the text, the budget, the tiny models and how often each run is
+    repeated.
+    """
 
-    corpus: str = setting("play", "Text to learn", choices=CORPORA)
-    own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
-    own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
-    tokens: int = setting(65_536, "Token budget", unit="character", low=64, high=1_000_000, help="characters each model reads; here a token is a character")
-    width: int = setting(32, "Width", unit="number", low=8, high=64, help="numbers per character inside a model, a multiple of 4")
-    n_layer: int = setting(1, "Layers", unit="layer", low=1, high=6, more=True)
-    context: int = setting(32, "Context", unit="character", low=8, high=64, more=True, help="how far back a model can look")
-    batch: int = setting(8, "Batch", unit="window", low=1, high=16, more=True, help="windows of text per step")
-    seeds: int = setting(3, "Seeds", unit="seed", low=2, high=5, more=True, help="runs of the same kind; their spread is the error bar")
-    learning_rate: float = setting(0.02, "Learning rate", low=1e-5, high=1.0, more=True, help="at its highest")
-    seed: int = setting(0, "Seed", low=0, high=2**31, more=True, help="the same seed gives the same run, bit for bit")
+    corpus: str = setting("play", "Text to learn", choices=CORPORA, help="The text that all models read.")
+    own_text: str = setting(
+        "",
+        "Your own text",
+        high=OWN_TEXT_BYTES,
+        when=("corpus", "own"),
+        help="Paste a text of your own; it needs some thousand characters.",
+    )
+    own_file: bytes = setting(
+        b"",
+        "or a .txt file",
+        high=OWN_TEXT_BYTES,
+        suffixes=(".txt",),
+        when=("corpus", "own"),
+        help="Or upload a text file in UTF-8.",
+    )
+    tokens: int = setting(
+        65_536,
+        "Token budget",
+        unit="character",
+        low=64,
+        high=1_000_000,
+        help="How many characters each model reads; here a token is a character. More takes longer.",
+    )
+    width: int = setting(
+        32,
+        "Width",
+        unit="number",
+        low=8,
+        high=64,
+        help="Elements per character inside a model, a multiple of 4. Wider models learn more by heart.",
+    )
+    n_layer: int = setting(
+        1,
+        "Layers",
+        unit="layer",
+        low=1,
+        high=6,
+        more=True,
+        help="More layers can learn longer patterns; each step takes longer.",
+        slider=True,
+    )
+    context: int = setting(
+        32,
+        "Context",
+        unit="character",
+        low=8,
+        high=64,
+        more=True,
+        help="How far back a model can look; more takes longer.",
+    )
+    batch: int = setting(
+        8,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=16,
+        more=True,
+        help="More sequences per step give smoother gradients; each step takes longer.",
+        slider=True,
+    )
+    seeds: int = setting(
+        3,
+        "Seeds",
+        unit="seed",
+        low=2,
+        high=5,
+        more=True,
+        help="Runs of the same kind. More make the error bars more certain, and take longer.",
+        slider=True,
+    )
+    learning_rate: float = setting(
+        0.02,
+        "Learning rate",
+        low=1e-5,
+        high=1.0,
+        more=True,
+        help="At its highest: too low learns slowly, too high blows up.",
+    )
+    seed: int = seed_field(high=2147483648)
 
     def check(self) -> None:
         if self.width % (2 * HEADS):
             raise ValueError(f"width must be a multiple of {2 * HEADS}, got {self.width}")
         if self.tokens < self.batch * self.context:
             one = self.batch * self.context
-            raise ValueError(f"tokens must fill one batch at least, {self.batch} windows of {self.context} = {one} characters, got {self.tokens}")
+            raise ValueError(
+                f"tokens must fill one batch at least, {self.batch} windows of {self.context} = {one} characters, got"
+                f" {self.tokens}"
+            )
 
     @property
     def every_seed(self) -> list[int]:
@@ -70,7 +148,10 @@ class FleetConfig(Config):
         corpus = load_corpus(self.corpus, self.own_text, self.own_file)
         check_length(corpus, self.context)
         if len(corpus.symbols) > MOST_SYMBOLS:
-            raise ValueError(f"Your text may have at most {MOST_SYMBOLS} different characters for models this small, got {len(corpus.symbols)}")
+            raise ValueError(
+                f"Your text may have at most {MOST_SYMBOLS} different characters for models this small, got"
+                f" {len(corpus.symbols)}"
+            )
         return corpus
 
 
@@ -111,10 +192,14 @@ class Fleet:
             out: Tensor = functional_call(self.model, {**weights, **self.tables}, (tokens, *extra))
         return out
 
-    def mean_loss(self, weights: Weights, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], *extra: Tensor) -> Tensor:
+    def mean_loss(
+        self, weights: Weights, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], *extra: Tensor
+    ) -> Tensor:
         return F.cross_entropy(self.logits(weights, tokens, *extra).flatten(0, 1), targets.flatten())
 
-    def row_losses(self, weights: Weights, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B"]:
+    def row_losses(
+        self, weights: Weights, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B"]:
         losses = F.cross_entropy(self.logits(weights, tokens).flatten(0, 1), targets.flatten(), reduction="none")
         return losses.view(targets.shape).mean(1)
 
@@ -124,9 +209,16 @@ class Fleet:
         return [slice(first, min(first + most, self.size)) for first in range(0, self.size, most)]
 
     def step_in_parts(
-        self, inputs: Int[Tensor, "M B T"], targets: Int[Tensor, "M B T"], scale: float = 1.0, extra: Sequence[Tensor] = ()
+        self,
+        inputs: Int[Tensor, "M B T"],
+        targets: Int[Tensor, "M B T"],
+        scale: float = 1.0,
+        extra: Sequence[Tensor] = (),
     ) -> Iterator[Float[np.ndarray, "M"] | None]:
-        """One correction of all weights with `scale` times the learning rates. Yields None between parts, then the losses before it."""
+        """One optimizer step of all weights with `scale` times the learning rates.
+
+        Yields None between parts, then the losses before it.
+        """
         gradients: list[Weights] = []
         losses: list[Tensor] = []
         for squad in self.squads(inputs[0].numel(), 6):
@@ -140,12 +232,20 @@ class Fleet:
         self.correct({name: torch.cat([one[name] for one in gradients]) for name in self.weights}, scale)
         yield torch.cat(losses).numpy()
 
-    def one_step(self, inputs: Int[Tensor, "M B T"], targets: Int[Tensor, "M B T"], scale: float = 1.0, extra: Sequence[Tensor] = ()) -> Float[np.ndarray, "M"]:
+    def one_step(
+        self,
+        inputs: Int[Tensor, "M B T"],
+        targets: Int[Tensor, "M B T"],
+        scale: float = 1.0,
+        extra: Sequence[Tensor] = (),
+    ) -> Float[np.ndarray, "M"]:
         """`step_in_parts` at once: for a fleet whose step is one unit of work."""
         return whole(self.step_in_parts(inputs, targets, scale, extra))
 
     def correct(self, gradients: Weights, scale: float) -> None:
-        """AdamW, written for stacks: w <- w - rate (decay w + m / (sqrt(v) + eps)), with m and v corrected for their start at 0."""
+        """AdamW, written for stacks: w <- w - rate (decay w + m / (sqrt(v) + eps)), with m and v corrected for their
+        start at 0.
+        """
         self.steps += 1
         first, second = BETAS
         for name, weight in self.weights.items():
@@ -162,7 +262,9 @@ class Fleet:
         with torch.inference_mode():
             return vmap(self.row_losses)(self.weights, inputs, targets).numpy()
 
-    def validate_in_parts(self, ids: Int[Tensor, "N"], most: int | None = None) -> Iterator[Float[np.ndarray, "M"] | None]:
+    def validate_in_parts(
+        self, ids: Int[Tensor, "N"], most: int | None = None
+    ) -> Iterator[Float[np.ndarray, "M"] | None]:
         """Every model on the same text, cut into windows. Yields None between parts, then the mean losses."""
         inputs, targets = windows_of(ids, self.shape.context, most)
         total = np.zeros(self.size)
@@ -197,10 +299,13 @@ def whole(parts: Iterator[Any]) -> Any:
 
 
 def text_once(corpus: Corpus, context: int, tokens: int) -> int:
-    """How many windows the text has to be learnt from; a ValueError if they hold fewer characters than `tokens`."""
+    """How many windows the text has to be learned from; a ValueError if they hold fewer characters than `tokens`."""
     windows = (len(corpus.train_ids) - 1) // context
     if tokens > windows * context:
-        raise ValueError(f"tokens must be at most {windows * context}, the characters that this text has to be learnt from once, got {tokens}")
+        raise ValueError(
+            f"tokens must be at most {windows * context}, the characters that this text has to be learned from once,"
+            f" got {tokens}"
+        )
     return windows
 
 
@@ -209,25 +314,30 @@ def reading_order(windows: int, unique: int, length: int, seed: int) -> Int[Tens
 
     The first windows drawn are the same whatever `unique` is, so a smaller text is a part of the larger.
     """
-    dice = torch.Generator().manual_seed(seed)
-    pool = torch.randperm(windows, generator=dice)[:unique]
-    epochs = [pool[torch.randperm(len(pool), generator=dice)] for _ in range(-(-length // len(pool)))]
+    rng = torch.Generator().manual_seed(seed)
+    pool = torch.randperm(windows, generator=rng)[:unique]
+    epochs = [pool[torch.randperm(len(pool), generator=rng)] for _ in range(-(-length // len(pool)))]
     return torch.cat(epochs)[:length]
 
 
-def expected_seconds(shape: Shape, parameters: int, models: int, steps: int, tokens: int, judged: int) -> float:
-    """About how long one thread takes to train `models` models on `tokens` tokens each and to judge each on `judged` in all.
+def expected_seconds(shape: Shape, parameters: int, models: int, steps: int, tokens: int, evaluated: int) -> float:
+    """How long one thread takes to train `models` models on `tokens` tokens each and to judge each on `evaluated` in
+    all.
 
-    Measured once on one thread of a laptop's kind: a token costs its products at 40 GFLOP/s and 2.6 microseconds per layer
-    for all that is no product, a step 3 milliseconds per layer for starting its many small operations.
+    Measured once on one thread of a laptop's kind: a token costs its products at 40 GFLOP/s and 2.6 microseconds per
+    layer for all that is no product, a step 3 milliseconds per layer for starting its many small operations.
     """
     per_token = 2.6e-6 * shape.n_layer + 6 * parameters / 4e10
-    return models * (tokens + judged / 3) * per_token + 0.003 * shape.n_layer * steps
+    return models * (tokens + evaluated / 3) * per_token + 0.003 * shape.n_layer * steps
 
 
 def blown_up(losses: Float[np.ndarray, "..."]) -> str:
     """What to say of a run whose losses are no longer numbers; nothing while they are."""
-    return "" if np.isfinite(losses).all() else "a loss is no number any more, so the run stops; a smaller learning rate or weight decay will hold"
+    return (
+        ""
+        if np.isfinite(losses).all()
+        else "a loss is no number any more, so the run stops; a smaller learning rate or weight decay will hold"
+    )
 
 
 def spoken(seconds: float) -> str:

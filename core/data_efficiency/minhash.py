@@ -1,7 +1,7 @@
 r"""MinHash and LSH: which passages are alike, by hashes (datasketch's) and by counting, and how often the two agree.
 
-Two sets have the same smallest hash value with probability $s$, their Jaccard similarity, so a band of $r$ values agrees
-with probability $s^r$, and at least one of $b$ bands with $1 - (1 - s^r)^b$.
+Two sets have the same smallest hash value with probability $s$, their Jaccard similarity, so a band of $r$ values
+agrees with probability $s^r$, and at least one of $b$ bands with $1 - (1 - s^r)^b$.
 
 Left out: joining the clusters of many machines; comparing the found pairs once more before one is thrown away.
 Source: Broder 1997; Leskovec, Rajaraman & Ullman, Mining of Massive Datasets, chapter 3; ekzhu/datasketch.
@@ -50,7 +50,9 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def alike(shingles: Sequence[frozenset[str]]) -> list[tuple[int, int, float]]:
-    """All pairs of different shingle sets that overlap, and each set with its first copy; by counting, without hashes."""
+    """All pairs of different shingle sets that overlap, and each set with its first copy; by counting, without
+    hashes.
+    """
     first, pairs = dict[frozenset[str], int](), dict[tuple[int, int], float]()
     seen = set[frozenset[str]]()
     for at, own in enumerate(shingles):
@@ -76,7 +78,9 @@ def neighbours(shingles: Sequence[frozenset[str]], bands: int, rows: int, seed: 
     different = list(dict.fromkeys(shingles))
     at = {own: number for number, own in enumerate(different)}
     hashes = bands * rows
-    minima = MinHash.bulk([[shingle.encode() for shingle in sorted(own)] for own in different], num_perm=hashes, seed=seed)
+    minima = MinHash.bulk(
+        [[shingle.encode() for shingle in sorted(own)] for own in different], num_perm=hashes, seed=seed
+    )
     index = MinHashLSH(params=(bands, rows), num_perm=hashes)
     for number, minimum in enumerate(minima):
         index.insert(number, minimum)
@@ -98,7 +102,9 @@ def clusters(found: Sequence[set[int]]) -> list[int]:
     return heads
 
 
-def rates(pairs: Sequence[tuple[int, int, float]], counts: Sequence[int], hashings: int, bands: int, rows: int) -> tuple[Hit, ...]:
+def rates(
+    pairs: Sequence[tuple[int, int, float]], counts: Sequence[int], hashings: int, bands: int, rows: int
+) -> tuple[Hit, ...]:
     """How often pairs of about the same similarity were found; those with s = 1 stand by themselves."""
     bins: dict[int, list[tuple[float, int]]] = {}
     for (_, _, similarity), count in zip(pairs, counts, strict=True):
@@ -109,5 +115,7 @@ def rates(pairs: Sequence[tuple[int, int, float]], counts: Sequence[int], hashin
         smooth = (found + 1) / (tries + 2)  # so that a rate of 0 or 1 has an error too
         predicted = float(np.mean([probability(similarity, bands, rows) for similarity, _ in members]))
         error = math.sqrt(smooth * (1 - smooth) / tries)
-        hits.append(Hit(float(np.mean([similarity for similarity, _ in members])), found / tries, error, predicted, tries))
+        hits.append(
+            Hit(float(np.mean([similarity for similarity, _ in members])), found / tries, error, predicted, tries)
+        )
     return tuple(hits)

@@ -2,25 +2,28 @@ r"""Prune: keep the half of a text that teaches most. Which half that is depends
 
 A short run with a few models reads the text once and then grades it: each window of text gets its mean loss
 $\ell_{\text{after}}$, and its **learnability** $\ell_{\text{before}} - \ell_{\text{after}}$, how much the loss fell
-between an early moment of that run and its end. Then a share of the windows is kept:
+between an early moment of that run and its end. Then a fraction of the windows is kept:
 
 * **easiest**: the lowest $\ell_{\text{after}}$, the text as everybody would write it;
 * **hardest**: the highest, names, numbers and rare words;
 * **most learnable**: the largest fall, neither known at once nor never;
-* **random**: the ruler. Pruning by a score pays only where it beats a random choice of the same size.
+* **random**: the control. Pruning by a score pays only where it beats a random choice of the same size.
 
-New models are trained on what is left, for several amounts of text and with several seeds; every model reads the same number
-of characters, so a small text is read again and again.
+New models are trained on what is left, for several amounts of text and with several seeds; every model reads the same
+number of characters, so a small text is read again and again.
 
-**What theory says.** Sorscher et al. solve a perceptron that learns from a teacher: with little data the easy examples are
-best, since the hard ones only teach exceptions; with plenty the hard ones are, since the easy ones say nothing new. So the
-curves of "easiest" and "hardest" must cross as the text grows, and a good score beats the power law of random data. Their
-score is the distance to a decision border and their networks see images. Ours is the loss of a character, where "hard" often
-only means "rare", and the unseen text that is judged on is as easy and as hard as the whole. So look whether they
-cross here, rather than trust that they do: the figure says where, or that they do not.
+**What theory says.** Sorscher et al. solve a perceptron that learns from a teacher: with little data the easy examples
+are best, since the hard ones only teach exceptions; with plenty the hard ones are, since the easy ones say nothing new.
+So the curves of "easiest" and "hardest" must cross as the text grows, and a good score beats the power law of random
+data. Their score is the distance to a decision border and their networks see images. Ours is the loss of a character,
+where "hard" often only means "rare", and the unseen validation text is as easy and as hard as the whole. So look
+whether they cross here, rather than trust that they do: the figure says where, or that they do not. The differences are
+about as large as the spread of the seeds, so two standard errors stand beside each.
 
-Left out: scores of each token or each document; a model that has seen other text as the judge (RHO-loss); keeping a text balanced.
-Source: Sorscher et al. 2022, arXiv:2206.14486; learnability: Mindermann et al. 2022, arXiv:2206.07137, in a simpler form.
+Left out: scores of each token or each document; a model that has seen other text as the judge (RHO-loss); keeping a
+text balanced.
+Source: Sorscher et al. 2022, arXiv:2206.14486; learnability: Mindermann et al. 2022, arXiv:2206.07137, in a simpler
+form.
 """
 
 import math
@@ -32,31 +35,83 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.data_efficiency.fleet import FLOPS_PER_SECOND, Fleet, FleetConfig, reading_order, spoken
+from core.data_efficiency.fleet import FIRST_LOSS, FLOPS_PER_SECOND, NATS, Fleet, FleetConfig, reading_order, spoken
 from core.foundations.corpus import Corpus, windows_of
-from core.foundations.experiment import Compared, Step, experiment, setting
+from core.foundations.experiment import Step, experiment, setting
+from core.foundations.figures import Figure, Result
 
 KINDS = ("random", "easiest", "hardest", "learnable")
 NAMES = {"random": "random", "easiest": "easiest", "hardest": "hardest", "learnable": "most learnable"}
 GROWTH = 4  # each amount of text is four times the one before
 EARLY = 8  # "before" is after an eighth of the short run
-LOOK = 8192  # characters of unseen text that all models are judged on
+LOOK = 8192  # characters of unseen text that all models are evaluated on
 WARM_SHARE = 0.05
 EXAMPLES = 2
 BINS = 40  # of the histogram of grades
 GRADED = 256  # windows that are graded in one unit of work
+
+KEPT = Figure("windows kept", "%", "theory", "the setting", "computed")
+AGREE = Figure("early and late grades agree", "correlation", None, "Pearson, over all windows")
+LOSS_LEAST = Figure("loss with the least text, {kind}", NATS, "baseline")
+LOSS_MOST = Figure("loss with the most text, {kind}", NATS, "baseline")
+NOISE = "two standard errors of this difference: less is noise; Sorscher et al. 2022 expect it"
+AHEAD_LEAST = Figure("hardest minus easiest, least text", NATS, "baseline", f"{NOISE} above 0", headline=True)
+AHEAD_MOST = Figure("hardest minus easiest, most text", NATS, "baseline", f"{NOISE} below 0", headline=True)
+CROSSING = Figure("hard overtakes easy at", "characters", None, "Sorscher et al. 2022: somewhere, as the text grows")
 
 
 @dataclass(frozen=True)
 class PruneConfig(FleetConfig):
     """`tokens` are read by each model, whatever it has to read from."""
 
-    corpus: str = setting("reader", "Text to learn", choices=FleetConfig.__dataclass_fields__["corpus"].metadata["choices"])
-    keep: float = setting(0.5, "Share that is kept", low=0.1, high=1.0, help="1 keeps everything: all kinds are then the same run")
-    sizes: int = setting(4, "Amounts of text", unit="size", low=2, high=5, help="each four times the one before; the largest is read about once")
-    grading: int = setting(16_384, "Characters of the short run", unit="character", low=512, high=200_000, more=True, help="that grades the windows")
-    tokens: int = setting(32_768, "Token budget", unit="character", low=64, high=1_000_000, help="characters each model reads; here a token is a character")
-    width: int = setting(24, "Width", unit="number", low=8, high=64, help="numbers per character inside a model, a multiple of 4")
+    corpus: str = setting(
+        "reader",
+        "Text to learn",
+        choices=FleetConfig.__dataclass_fields__["corpus"].metadata["choices"],
+        help="The text that all models read.",
+    )
+    keep: float = setting(
+        0.5,
+        "Fraction that is kept",
+        low=0.1,
+        high=1.0,
+        help="Less leaves a smaller and more one-sided text; 1 keeps everything, so all choices are the same run.",
+        slider=True,
+    )
+    sizes: int = setting(
+        4,
+        "Amounts of text",
+        unit="size",
+        low=2,
+        high=5,
+        help="Each amount is four times the one before; the largest is read about once.",
+        slider=True,
+    )
+    grading: int = setting(
+        16_384,
+        "Characters of the short run",
+        unit="character",
+        low=512,
+        high=200_000,
+        more=True,
+        help="A longer short run grades the text with better models.",
+    )
+    tokens: int = setting(
+        32_768,
+        "Token budget",
+        unit="character",
+        low=64,
+        high=1_000_000,
+        help="How many characters each model reads; here a token is a character. More takes longer.",
+    )
+    width: int = setting(
+        24,
+        "Width",
+        unit="number",
+        low=8,
+        high=64,
+        help="Elements per character inside a model, a multiple of 4. Wider models learn more by heart.",
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +130,7 @@ class PruneStep(Step):
 
     kinds: tuple[str, ...] = KINDS
     characters: tuple[int, ...] = ()  # on the first Step: the amounts of text that will be kept
-    blind: float = 0.0  # ... and the loss before anything is learnt
+    blind: float = 0.0  # ... and the loss before anything is learned
     grades: Float[np.ndarray, "N"] | None = None  # after grading: the loss of every window
     histogram: tuple[tuple[float, int], ...] = ()  # ... in bins: (middle, windows)
     cut: tuple[float, float] | None = None  # ... up to here a window is among the easiest, from here among the hardest
@@ -119,7 +174,9 @@ def pool_sizes(config: PruneConfig, windows: int) -> tuple[int, ...]:
 
 
 def crossing(characters: Sequence[float], ahead: Sequence[float]) -> float | None:
-    """Where `ahead` (loss of the hardest minus loss of the easiest) first falls from above 0 to below, over log characters."""
+    """Where `ahead` (loss of the hardest minus loss of the easiest) first falls from above 0 to below, over log
+    characters.
+    """
     for left, right, high, low in zip(characters, characters[1:], ahead, ahead[1:], strict=False):
         if high > 0 >= low:
             return float(math.exp(math.log(left) + math.log(right / left) * high / (high - low)))
@@ -136,7 +193,9 @@ class Judges:
         self.config = config
         self.inputs, self.targets = windows_of(corpus.train_ids, config.context)
         self.steps = max(EARLY, config.grading // (config.batch * config.context))
-        order = [reading_order(len(self.inputs), len(self.inputs), self.steps * config.batch, seed) for seed in self.seeds]
+        order = [
+            reading_order(len(self.inputs), len(self.inputs), self.steps * config.batch, seed) for seed in self.seeds
+        ]
         self.orders = torch.stack(order)
         self.fleet = Fleet(config.shape(corpus), self.seeds, config.learning_rate)
 
@@ -167,21 +226,30 @@ def schedule(progress: float) -> float:
 
 
 class Trials:
-    """The fleet of the trial: for each amount of text and kind of choice, `seeds` models with what was kept for them."""
+    """The fleet of the trial: for each amount of text and kind of choice, `seeds` models with what was kept for
+    them.
+    """
 
     def __init__(self, config: PruneConfig, corpus: Corpus, grades: Grades) -> None:
         self.config, self.corpus = config, corpus
         self.inputs, self.targets = windows_of(corpus.train_ids, config.context)
         self.pools = pool_sizes(config, len(self.inputs))
         self.steps = config.tokens // (config.batch * config.context)
-        self.subsets = [self.subset(grades, pool, kind, seed) for pool in self.pools for kind in KINDS for seed in config.every_seed]
+        self.subsets = [
+            self.subset(grades, pool, kind, seed) for pool in self.pools for kind in KINDS for seed in config.every_seed
+        ]
         length, seeds = self.steps * config.batch, config.every_seed * len(KINDS) * len(self.pools)
-        orders = [own[reading_order(len(own), len(own), length, seed)] for own, seed in zip(self.subsets, seeds, strict=True)]
+        orders = [
+            own[reading_order(len(own), len(own), length, seed)] for own, seed in zip(self.subsets, seeds, strict=True)
+        ]
         self.orders = torch.stack(orders)  # (M, windows)
         self.fleet = Fleet(config.shape(corpus), seeds, config.learning_rate)
 
     def subset(self, grades: Grades, pool: int, kind: str, seed: int) -> Int[Tensor, "K"]:
-        """What one model may read. The pool is drawn by the seed, the same for all kinds; a smaller one is a part of the larger."""
+        """What one model may read.
+
+        The pool is drawn by the seed, the same for all kinds; a smaller one is a part of the larger.
+        """
         drawn = torch.randperm(len(self.inputs), generator=torch.Generator().manual_seed(seed))[:pool]
         return kept(grades.score(kind, seed), drawn, self.config.keep)
 
@@ -199,7 +267,12 @@ class Trials:
         by = losses.reshape(len(self.pools), len(KINDS), -1)
         read = self.fleet.steps * self.config.batch
         return tuple(
-            Point(count * self.config.context, read / count, tuple(part.mean(1).tolist()), tuple(part.std(1, ddof=1).tolist()))
+            Point(
+                count * self.config.context,
+                read / count,
+                tuple(part.mean(1).tolist()),
+                tuple(part.std(1, ddof=1).tolist()),
+            )
             for count, part in zip(self.kept, by, strict=True)
         )
 
@@ -210,14 +283,18 @@ def prune(config: PruneConfig) -> Iterator[PruneStep]:
     corpus = config.read()
     judges = Judges(config, corpus)
     if len(judges.inputs) < GROWTH**config.sizes:
-        raise ValueError(f"Your text is too small for {config.sizes} amounts: it has {len(judges.inputs)} windows of {config.context} characters to learn "
-                         f"from and needs {GROWTH**config.sizes}")  # fmt: skip
+        raise ValueError(
+            f"Your text is too small for {config.sizes} amounts: it has {len(judges.inputs)} windows of"
+            f" {config.context} characters to learn from and needs {GROWTH**config.sizes}"
+        )
     yield opening(config, corpus, judges)
     early, taken = max(1, judges.steps // EARLY), list[Float[np.ndarray, "N"]]()
     for first, last in ((0, early), (early, judges.steps)):
         for _ in judges.read(first, last):
             yield PruneStep()
-        yield PruneStep(doing=f"short run: {last} of {judges.steps} steps; now its models grade all {len(judges.inputs)} windows")
+        yield PruneStep(
+            doing=f"short run: {last} of {judges.steps} steps; now its models grade all {len(judges.inputs)} windows"
+        )
         for graded in judges.grade():
             if graded is None:
                 yield PruneStep()
@@ -229,15 +306,23 @@ def prune(config: PruneConfig) -> Iterator[PruneStep]:
 
 
 def opening(config: PruneConfig, corpus: Corpus, judges: Judges) -> PruneStep:
-    """The start state: what will be trained, and the loss before anything is learnt."""
+    """The start state: what will be trained, and the loss before anything is learned."""
     pools, fleet = pool_sizes(config, len(judges.inputs)), judges.fleet
     models = len(pools) * len(KINDS) * config.seeds
-    work = 6 * config.tokens * models + 6 * config.grading * fleet.size + 4 * fleet.size * judges.inputs.numel() + 2 * 2 * LOOK * models
+    work = (
+        6 * config.tokens * models
+        + 6 * config.grading * fleet.size
+        + 4 * fleet.size * judges.inputs.numel()
+        + 2 * 2 * LOOK * models
+    )
     blind = float(fleet.alone(0).loss(*windows_of(corpus.validation_ids, config.context, 2048)))
-    figure = Compared("first loss", "nats per character", math.log(len(corpus.symbols)), blind, "ln V: all characters equally likely")
+    first = FIRST_LOSS(blind, math.log(len(corpus.symbols)))
     characters = tuple(kept_count(pool, config.keep) * config.context for pool in pools)
-    told = f"{models} models of {fleet.parameters} weights, after a short run that grades: {spoken(work * fleet.parameters / FLOPS_PER_SECOND)}"
-    return PruneStep(characters=characters, blind=blind, figures=(figure,), doing=told)
+    told = (
+        f"{models} models of {fleet.parameters} weights, after a short run that grades:"
+        f" {spoken(work * fleet.parameters / FLOPS_PER_SECOND)}"
+    )
+    return PruneStep(characters=characters, blind=blind, figures=(first,), doing=told)
 
 
 def graded_step(config: PruneConfig, corpus: Corpus, judges: Judges, grades: Grades) -> PruneStep:
@@ -249,45 +334,59 @@ def graded_step(config: PruneConfig, corpus: Corpus, judges: Judges, grades: Gra
         examples.append((NAMES[kind], tuple(letters[at * context : (at + 1) * context] for at in first.tolist())))
     easy, hard = (kept(grades.score(kind, 0), everything, config.keep).numpy() for kind in ("easiest", "hardest"))
     cut = float(grades.after[easy].max()), float(grades.after[hard].min())
-    share = Compared("windows kept", "%", 100 * config.keep, 100 * len(easy) / len(everything), "the setting", "computed")
     alike = float(np.corrcoef(grades.after, grades.before)[0, 1])
     told = f"graded: the easiest window has a loss of {grades.after.min():.2f}, the hardest {grades.after.max():.2f}"
-    figures = (share, Compared("early and late grades agree", "correlation", None, alike, "Pearson, over all windows"))
+    figures = (KEPT(100 * len(easy) / len(everything), 100 * config.keep), AGREE(alike))
     counts, edges = np.histogram(grades.after, BINS)
     bins = tuple(zip(((edges[1:] + edges[:-1]) / 2).tolist(), counts.tolist(), strict=True))
-    return PruneStep(grades=grades.after, histogram=bins, cut=cut, examples=tuple(examples), figures=figures, doing=told)
+    return PruneStep(
+        grades=grades.after, histogram=bins, cut=cut, examples=tuple(examples), figures=figures, doing=told
+    )
 
 
 def trained(trials: Trials) -> Iterator[PruneStep]:
-    """All models read, and are judged half way and at the end."""
+    """All models read, and are evaluated half way and at the end."""
     half = max(1, trials.steps // 2)
     for step in range(1, trials.steps + 1):
         for losses in trials.one_step():
-            told = f"step {step} of {trials.steps}: loss {losses.mean():.3f} on what is being read" if losses is not None and step % 8 == 0 else ""
+            told = (
+                f"step {step} of {trials.steps}: loss {losses.mean():.3f} on what is being read"
+                if losses is not None and step % 8 == 0
+                else ""
+            )
             yield PruneStep(share=step / trials.steps, doing=told)
         if step in (half, trials.steps):
             for seen in trials.fleet.validate_in_parts(trials.corpus.validation_ids, LOOK):
                 if seen is None:
                     yield PruneStep(share=step / trials.steps)
                 else:
-                    yield judged(trials, trials.points(seen), step / trials.steps)
+                    yield evaluated(trials, trials.points(seen), step / trials.steps)
 
 
-def judged(trials: Trials, points: tuple[Point, ...], share: float) -> PruneStep:
+def evaluated(trials: Trials, points: tuple[Point, ...], share: float) -> PruneStep:
     """The losses of all kinds; at the end beside those of a random choice, and where easy and hard cross."""
     if share < 1:
         return PruneStep(points=points, share=share, doing=f"half way: {summary(points)}")
-    figures, part = list[Compared](), f"{100 * trials.config.keep:g} %"
-    for point in (points[0], points[-1]):
+    figures = list[Result]()
+    for point, loss, amount in ((points[0], LOSS_LEAST, "least"), (points[-1], LOSS_MOST, "most")):
+        source = f"a random choice of as much; {point.characters:,} characters kept, the {amount} text"
         for number, kind in list(enumerate(KINDS))[1:]:
-            name = f"loss, {NAMES[kind]} {part}, {point.characters} characters"
-            figures.append(Compared(name, "nats per character", point.losses[0], point.losses[number], f"a random {part}: as if the choice did not matter"))
+            figures.append(loss.of(kind=NAMES[kind])(point.losses[number], point.losses[0], source=source))
     characters, ahead = [point.characters for point in points], [point.losses[2] - point.losses[1] for point in points]
-    figures.append(Compared("hard overtakes easy at", "characters", None, crossing(characters, ahead), "Sorscher et al. 2022: somewhere, as the text grows"))
-    figures.append(Compared("hardest minus easiest, least text", "nats per character", None, ahead[0], "Sorscher et al. 2022: above 0"))
-    figures.append(Compared("hardest minus easiest, most text", "nats per character", None, ahead[-1], "Sorscher et al. 2022: below 0"))
-    where = crossing(characters, ahead) if ahead[0] > doubt(points[0], trials.config.seeds) and -ahead[-1] > doubt(points[-1], trials.config.seeds) else None
-    told = f"hard overtakes easy at about {where:.0f} characters" if where else "easy and hard do not cross beyond the error bars"
+    seeds = trials.config.seeds
+    figures.append(AHEAD_LEAST(ahead[0], doubt(points[0], seeds)))
+    figures.append(AHEAD_MOST(ahead[-1], doubt(points[-1], seeds)))
+    figures.append(CROSSING(crossing(characters, ahead)))
+    where = (
+        crossing(characters, ahead)
+        if ahead[0] > doubt(points[0], seeds) and -ahead[-1] > doubt(points[-1], seeds)
+        else None
+    )
+    told = (
+        f"hard overtakes easy at about {where:.0f} characters"
+        if where
+        else "easy and hard do not cross beyond the error bars"
+    )
     return PruneStep(points=points, share=share, figures=tuple(figures), doing=f"done: {told}; {summary(points)}")
 
 
@@ -298,4 +397,6 @@ def doubt(point: Point, seeds: int) -> float:
 
 def summary(points: Sequence[Point]) -> str:
     last = points[-1]
-    return f"{last.characters} characters kept: " + ", ".join(f"{NAMES[kind]} {loss:.3f}" for kind, loss in zip(KINDS, last.losses, strict=True))
+    return f"{last.characters} characters kept: " + ", ".join(
+        f"{NAMES[kind]} {loss:.3f}" for kind, loss in zip(KINDS, last.losses, strict=True)
+    )

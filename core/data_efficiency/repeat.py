@@ -14,16 +14,18 @@ $L = E + A/N'^{\alpha} + B/D'^{\beta}$, $N'$ likewise for weights beyond what th
 loss value is unlikely to be useful, but rather the trend", says their own code). So the run on fresh text is the ruler:
 $L_1(D) = E + B/D^{\beta}$ with their $\beta = 0.353$, and $E$ and $B$ fitted to the last part of the fresh runs' own
 curve, nothing else. The law then says where a run of $k$ epochs must end: at $L_1(D')$. The learning rate falls as
-$1/\sqrt{\text{step}}$, which knows no end of the run, so any point of the fresh curve is where a shorter run would have ended.
+$1/\sqrt{\text{step}}$, which knows no end of the run, so any point of the fresh curve is where a shorter run would have
+ended.
 
-**What to look for.** Up to about 4 epochs the prediction holds here too. Beyond, these models do worse than the law says: each
-has several weights per unique character, learns the text by heart, and its loss on unseen text rises. $L_1(D')$ cannot
-rise; a law that can adds a penalty for overfitting (Lovelace et al. 2026). With a width of 8 there are too few weights to
-learn it by heart, and the law holds much further; a strong weight decay stops the rise too, and all runs end worse for it.
+**What to look for.** Up to about 4 epochs the prediction holds here too. Beyond, these models do worse than the law
+says: each has several weights per unique character, learns the text by heart, and its loss on unseen text rises.
+$L_1(D')$ cannot rise; a law that can adds a penalty for overfitting (Lovelace et al. 2026). With a width of 8 there are
+too few weights to learn it by heart, and the law holds much further; a strong weight decay stops the rise too, and all
+runs end worse for it.
 
 Left out: the law's second half, $N'$ (it would need fleets of several sizes); dropout and stopping early.
-Source: Muennighoff et al. 2023, arXiv:2305.16264, equations 5 and 6, and github.com/huggingface/datablations, "Parametric
-Fit"; Lovelace et al. 2026, arXiv:2605.01640.
+Source: Muennighoff et al. 2023, arXiv:2305.16264, equations 5 and 6, and github.com/huggingface/datablations,
+"Parametric Fit"; Lovelace et al. 2026, arXiv:2605.01640.
 """
 
 import math
@@ -36,20 +38,46 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.data_efficiency.fleet import Fleet, FleetConfig, blown_up, expected_seconds, reading_order, spoken, text_once
+from core.data_efficiency.fleet import (
+    FIRST_LOSS,
+    NATS,
+    Fleet,
+    FleetConfig,
+    blown_up,
+    expected_seconds,
+    reading_order,
+    spoken,
+    text_once,
+)
 from core.foundations.corpus import Corpus, windows_of
-from core.foundations.experiment import Compared, Step, experiment, setting
+from core.foundations.experiment import Step, experiment, setting
+from core.foundations.figures import Figure
 
-R_TOKENS, R_PARAMETERS = 15.387756, 5.309743  # R*_D and R*_N: how many repetitions it takes until most of the value is gone
+R_TOKENS, R_PARAMETERS = (
+    15.387756,
+    5.309743,
+)  # R*_D and R*_N: how many repetitions it takes until most of the value is gone
 A, B, E = math.exp(6.255414), math.exp(7.3049974), math.exp(0.6254804)
 ALPHA = BETA = 0.3526596
 G = (ALPHA * A / (BETA * B)) ** (1 / (ALPHA + BETA))
 
 EPOCHS = (1, 2, 4, 8, 16, 40)
 WARM_STEPS = 30
-LOOK = 4096  # characters of unseen text that all models are judged on
+LOOK = 4096  # characters of unseen text that all models are evaluated on
 LOOKS = 14  # ... how often, evenly spread over the logarithm of the tokens
 RULER = 8  # the fresh curve is fitted from an eighth of the tokens on
+
+LAW = "Muennighoff's D' (fitted to 400 far larger runs) on the curve of the runs with fresh text"
+FRESH = Figure("loss on fresh text, read once", NATS, headline=True)
+LOSS_AFTER = Figure("loss after {epochs} epochs", NATS, "theory", LAW)
+MOST_EPOCHS = Figure("loss after the most epochs", NATS, "theory", LAW, headline=True)
+WORTH = Figure(
+    "worth of a token read {epochs} times",
+    "% of a fresh token",
+    "theory",
+    "D'/D, Muennighoff et al. 2023, equation 5",
+    headline=True,
+)
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------
@@ -90,7 +118,9 @@ class Ruler:
 
 
 def ruler_from(fresh: list[tuple[int, float]]) -> Ruler | None:
-    """Least squares on the fresh curve (tokens, loss) from an eighth of its tokens on; None while that is not seen whole, or in under 3 points."""
+    """Least squares on the fresh curve (tokens, loss) from an eighth of its tokens on; None while that is not seen
+    whole, or in under 3 points.
+    """
     late = [(tokens, loss) for tokens, loss in fresh if tokens * RULER >= fresh[-1][0]]
     if len(late) < 3 or len(late) == len(fresh):
         return None
@@ -106,15 +136,30 @@ def ruler_from(fresh: list[tuple[int, float]]) -> Ruler | None:
 class RepeatConfig(FleetConfig):
     """The budget is `tokens`; `epochs` is how often the smallest text is read."""
 
-    epochs: int = setting(40, "Epochs, at most", unit="epoch", low=2, high=128, help="1, 2, 4, 8, 16, 40 and this many are run")
-    weight_decay: float = setting(0.1, "Weight decay", low=0.0, high=10.0, help="pulls the weights to 0: against learning by heart")
+    epochs: int = setting(
+        40,
+        "Epochs, at most",
+        unit="epoch",
+        low=2,
+        high=128,
+        help="How often the smallest text is read; 1, 2, 4, 8, 16, 40 and this many are run.",
+    )
+    weight_decay: float = setting(
+        0.1,
+        "Weight decay",
+        low=0.0,
+        high=10.0,
+        help="More pulls the weights harder to 0, against learning by heart.",
+        slider=True,
+    )
 
     def check(self) -> None:
         super().check()
         windows = self.tokens // self.context
         if self.epochs > windows:
             raise ValueError(
-                f"epochs must be at most {windows}: beyond, the repeated text is shorter than one window of {self.context} characters, got {self.epochs}"
+                f"epochs must be at most {windows}: beyond, the repeated text is shorter than one window of"
+                f" {self.context} characters, got {self.epochs}"
             )
 
     @property
@@ -125,11 +170,13 @@ class RepeatConfig(FleetConfig):
 
 @dataclass(frozen=True)
 class Look:
-    """All kinds of runs at one moment, judged on unseen text."""
+    """All kinds of runs at one moment, evaluated on unseen text."""
 
     tokens: int  # read so far by each model
     losses: tuple[float, ...]  # nats per character, one per kind, mean over the seeds
-    law: tuple[float, ...]  # what the law says each should be, from the fresh runs' curve so far; empty while that is too short
+    law: tuple[
+        float, ...
+    ]  # what the law says each should be, from the fresh runs' curve so far; empty while that is too short
 
 
 @dataclass(frozen=True)
@@ -139,7 +186,9 @@ class RepeatStep(Step):
     tokens: int  # read so far by each model
     epochs: tuple[int, ...] = ()  # on the first Step and with a look: the kinds of runs
     unique: tuple[int, ...] = ()  # ... and the different characters of each
-    law_worth: tuple[tuple[float, float], ...] = ()  # on the first Step and the last: (epochs, worth of a token in %) by the law
+    law_worth: tuple[
+        tuple[float, float], ...
+    ] = ()  # on the first Step and the last: (epochs, worth of a token in %) by the law
     validation: tuple[float, ...] | None = None  # nats per character on unseen text, one per kind, mean over the seeds
     law: tuple[float, ...] | None = None  # what the law says each should be now
     looks: tuple[Look, ...] = ()  # with a validation: all so far
@@ -158,12 +207,20 @@ class Readers:
         text_once(corpus, config.context, config.tokens)
         length = self.steps * config.batch  # windows that each model reads
         self.unique = [max(1, length // epochs) for epochs in config.kinds]  # windows
-        orders = [reading_order(len(self.inputs), unique, length, seed) for unique in self.unique for seed in config.every_seed]
+        orders = [
+            reading_order(len(self.inputs), unique, length, seed)
+            for unique in self.unique
+            for seed in config.every_seed
+        ]
         self.orders = torch.stack(orders)  # (M, windows)
-        self.fleet = Fleet(config.shape(corpus), config.every_seed * len(config.kinds), config.learning_rate, config.weight_decay)
+        self.fleet = Fleet(
+            config.shape(corpus), config.every_seed * len(config.kinds), config.learning_rate, config.weight_decay
+        )
 
     def step(self, **more: Any) -> RepeatStep:
-        return RepeatStep(self.tokens, self.config.kinds, tuple(unique * self.config.context for unique in self.unique), **more)
+        return RepeatStep(
+            self.tokens, self.config.kinds, tuple(unique * self.config.context for unique in self.unique), **more
+        )
 
     def worth_curve(self) -> tuple[tuple[float, float], ...]:
         return tuple((float(epochs), 100 * worth(epochs)) for epochs in np.geomspace(1, self.config.epochs, 40))
@@ -186,7 +243,9 @@ class Readers:
     def law(self, ruler: Ruler) -> tuple[float, ...]:
         """What each kind's loss should be now."""
         context = self.config.context
-        return tuple(ruler.loss(effective_tokens(self.tokens, min(unique * context, self.tokens))) for unique in self.unique)
+        return tuple(
+            ruler.loss(effective_tokens(self.tokens, min(unique * context, self.tokens))) for unique in self.unique
+        )
 
 
 @experiment("How much is a token worth when the model has read it before?")
@@ -197,14 +256,20 @@ def repeat(config: RepeatConfig) -> Iterator[RepeatStep]:
     moments, looks = look_at(readers.steps), list[Look]()
     for step in range(1, readers.steps + 1):
         for losses in readers.one_step():
-            told = f"step {step} of {readers.steps}: loss {losses.mean():.3f} on what is being read" if losses is not None and step % 16 == 0 else ""
+            told = (
+                f"step {step} of {readers.steps}: loss {losses.mean():.3f} on what is being read"
+                if losses is not None and step % 16 == 0
+                else ""
+            )
             yield RepeatStep(readers.tokens, doing=told)
         if step in moments and (yield from watched(readers, looks, last=step == readers.steps)):
             return
 
 
 def look_at(steps: int) -> set[int]:
-    """After which steps to look: evenly spread over the logarithm, so that the curve of few tokens is as full as that of many."""
+    """After which steps to look: evenly spread over the logarithm, so that the curve of few tokens is as full as that
+    of many.
+    """
     return {round(steps ** (number / LOOKS)) for number in range(LOOKS // 4, LOOKS + 1)} | {steps}
 
 
@@ -223,34 +288,44 @@ def watched(readers: Readers, looks: list[Look], last: bool) -> Generator[Repeat
         ruler = ruler_from(fresh)
         looks.append(Look(readers.tokens, losses, readers.law(ruler) if ruler else ()))
         told = f"{readers.tokens} characters: fresh {losses[0]:.3f}, {readers.config.epochs} epochs {losses[-1]:.3f}"
-        yield judged(readers, seen, ruler, looks) if last else readers.step(validation=losses, law=looks[-1].law, looks=tuple(looks), doing=told)
+        yield (
+            evaluated(readers, seen, ruler, looks)
+            if last
+            else readers.step(validation=losses, law=looks[-1].law, looks=tuple(looks), doing=told)
+        )
     return bool(blown)
 
 
 def first_look(readers: Readers) -> RepeatStep:
-    """The start state: the law's curve, the kinds of runs, and the loss before anything is learnt."""
+    """The start state: the law's curve, the kinds of runs, and the loss before anything is learned."""
     config, fleet = readers.config, readers.fleet
     seconds = expected_seconds(fleet.shape, fleet.parameters, fleet.size, readers.steps, config.tokens, LOOKS * LOOK)
     blind = fleet.alone(0).loss(*windows_of(readers.corpus.validation_ids, config.context, LOOK))
-    figure = Compared("first loss", "nats per character", math.log(len(readers.corpus.symbols)), float(blind), "ln V: all characters equally likely")
+    first = FIRST_LOSS(float(blind), math.log(len(readers.corpus.symbols)))
     told = f"{fleet.size} models of {fleet.parameters} weights, side by side: {spoken(seconds)} on one thread"
-    return readers.step(law_worth=readers.worth_curve(), figures=(figure,), doing=told)
+    return readers.step(law_worth=readers.worth_curve(), figures=(first,), doing=told)
 
 
-def judged(readers: Readers, seen: Float[np.ndarray, "K S"], ruler: Ruler | None, looks: list[Look]) -> RepeatStep:
+def evaluated(readers: Readers, seen: Float[np.ndarray, "K S"], ruler: Ruler | None, looks: list[Look]) -> RepeatStep:
     """The end: what the law said, what was measured, and what a token was worth."""
     config, total, law = readers.config, readers.tokens, looks[-1].law or None
     share = (lambda loss: 100 * ruler.tokens(loss) / total) if ruler else (lambda loss: math.nan)
     measured = [known(share(float(row.mean()))) for row in seen]
     shares = [[share(float(loss)) for loss in row] for row in seen]
-    figures, source = list[Compared](), "Muennighoff's D' on the curve of the runs with fresh text"
+    figures = [FRESH(looks[-1].losses[0])]
     for number, epochs in list(enumerate(config.kinds))[1:]:
-        figures.append(Compared(f"loss after {epochs} epochs", "nats per character", law[number] if law else None, looks[-1].losses[number], source))
+        most = epochs == config.epochs
+        loss = MOST_EPOCHS if most else LOSS_AFTER.of(epochs=epochs)
+        source = f"{epochs} epochs; {LAW}" if most else LAW
+        figures.append(loss(looks[-1].losses[number], law[number] if law else None, source=source))
     for number, epochs in enumerate(config.kinds):
         if epochs in (4, config.epochs):
-            real, name = total / (readers.unique[number] * config.context), f"worth of a token read {epochs} times"
-            figures.append(Compared(name, "% of a fresh token", 100 * worth(real), measured[number], "D'/D, Muennighoff et al. 2023, equation 5"))
-    told = ", ".join(f"{epochs} {'epochs' if epochs > 1 else 'epoch'} {loss:.3f}" for epochs, loss in zip(config.kinds, looks[-1].losses, strict=True))
+            real = total / (readers.unique[number] * config.context)
+            figures.append(WORTH.of(epochs=epochs)(measured[number], 100 * worth(real)))
+    told = ", ".join(
+        f"{epochs} {'epochs' if epochs > 1 else 'epoch'} {loss:.3f}"
+        for epochs, loss in zip(config.kinds, looks[-1].losses, strict=True)
+    )
     return readers.step(
         validation=looks[-1].losses,
         law=law,

@@ -1,70 +1,137 @@
 r"""Why the same program may give other numbers, and what a last digit can do.
 
-**Order.** Floating-point addition rounds, so $(a+b)+c \ne a+(b+c)$. Adding $n$ numbers one by one rounds $n-1$ times, each time by at most
-half a unit in the last place (ulp) of the running sum $s_k$. If these errors are independent and even, their sum has the size
+**Order.** Floating-point addition rounds, so $(a+b)+c \ne a+(b+c)$. Adding $n$ numbers one by one rounds $n-1$ times,
+each time by at most half a unit in the last place (ulp) of the running sum $s_k$. If these errors are independent and
+even, their sum has the size
 
 $$\sqrt{\textstyle\sum_k \mathrm{ulp}(s_k)^2 / 12},$$
 
-which the run predicts from the running sums and compares with what came out. Every order has its own running sums, so its own error.
+which the run predicts from the running sums and compares with what came out. Every order has its own running sums, so
+its own error.
 
-**Growth.** A training run feeds its result back into itself. Three processes train the same GPT; the second is a repetition of the
-first, the third has one weight moved by $10^{-8}$, about one ulp. While the learning rate is small the runs stay together;
-near the edge of stability their distance grows exponentially, $d_t \approx d_0 e^{\lambda t}$, a straight line on this axis,
-until it is as large as the weights allow. $\lambda$ is fitted on the first part of the run, and the rest is compared with it.
+**Growth.** A training run feeds its result back into itself. Three processes train the same GPT; the second is a
+repetition of the first, the third has one weight moved by $10^{-8}$, about one ulp. While the learning rate is small
+the runs stay together; near the edge of stability their distance grows exponentially, $d_t \approx d_0 e^{\lambda t}$,
+a straight line on this axis, until it is as large as the weights allow. $\lambda$ is fitted on the first part of the
+run, and the rest is compared with it.
 
-**Who decides the order.** Two threads that add into the same place do so in the order of their arrival, which is another one every
-time. `torch.use_deterministic_algorithms(True)` picks a way with a fixed order; here that is one thread's work, on a GPU often a
-sort. It may cost time or, as with few places and much waiting for each other, save some: the table tells. Other operations repeat
-themselves bit for bit with any number of threads, but not *across* numbers of threads: each thread sums its own share first.
+**Who decides the order.** Two threads that add into the same place do so in the order of their arrival, which is
+another one every time. `torch.use_deterministic_algorithms(True)` picks a way with a fixed order; here that is one
+thread's work, on a GPU often a sort. It usually costs time; where many threads queue for few places it can even save
+some, see the table. Other operations repeat themselves bit for bit with any number of threads, but not *across* numbers
+of threads: each thread sums its own part first.
 
-Left out: `CUBLAS_WORKSPACE_CONFIG=:4096:8` and `torch.backends.cudnn.benchmark=False`, which a GPU needs besides; FlashAttention's backward
-pass, which is not repeatable unless asked to be.
-Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, chapter 4; PyTorch documentation, "Reproducibility".
+Left out: `CUBLAS_WORKSPACE_CONFIG=:4096:8` and `torch.backends.cudnn.benchmark=False`, which a GPU needs besides;
+FlashAttention's backward pass, which is not repeatable unless asked to be.
+Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, chapter 4; PyTorch documentation,
+"Reproducibility".
 """
 
 import math
-import os
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 
-from core.deterministic_resume.ribbon import hash_of
+from core.deterministic_resume.operations import OPERATIONS, TERMS, Trial, terms, trials
 from core.deterministic_resume.training import Training
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, warm
 from core.foundations.roofline import roofline
+from core.foundations.settings import context_field, seed_field, width_field
 from core.foundations.transformer import Shape
 
 ORDERS = {"given": "as given", "backwards": "backwards", "small first": "smallest first"}
 POINTS = 400  # drawn of a running sum's error
-TERMS, PLACES = 500_000, 500  # of the sums by index
 FIT = (0.15, 0.6)  # the part of the run on which the growth is fitted
 RUNS = ("the run", "the same again", "one weight moved")
-OPERATIONS = {"index": "add up by index", "norm": "gradient of a LayerNorm", "matmul": "product of two matrices"}
+
+SUM_ERROR = Figure("error of the sum, {order}", "sum's unit", "theory", "root of sum ulp^2/12: its usual size")
+DIFFERENT_SUMS = Figure(
+    "different sums in three orders", "sums", "baseline", "arithmetic without rounding", headline=True
+)
+DISTANCE = Figure("distance of the two runs at the end", "Euclidean, of all weights", "theory", headline=True)
+GROWTH = Figure("growth of the distance", "times", None, "distance after the last step over the first", headline=True)
+RESULTS_FREE = Figure(
+    "different results of one program, 2 threads",
+    "results",
+    "baseline",
+    "the same with deterministic algorithms",
+    headline=True,
+)
+RESULTS_FIXED = Figure(
+    "different results with deterministic algorithms", "results", "theory", "a fixed order gives the same bits"
+)
+FIXED_TIME = Figure(
+    "time of add up by index, deterministic", "ms", "baseline", "not deterministic; both with 2 threads"
+)
+ALONE_TIME = Figure(
+    "time of add up by index, 1 thread", "ms", "limit", "roofline: 12 bytes read for each value that is added"
+)
+ACROSS_THREADS = Figure(
+    "deterministic operations that change with the number of threads",
+    "operations",
+    None,
+    "1 against 2 threads; out of 3 operations",
+)
 
 
 @dataclass(frozen=True)
 class ChaosConfig(Config):
     """The numbers to add, and the run to disturb."""
 
-    numbers: str = setting("", "Your own numbers", high=4000, help="with spaces between them; empty: random ones")
-    count: int = setting(10_000, "Random numbers", unit="number", low=3, high=200_000)
-    nudge: float = setting(1e-8, "One weight moves by", low=0.0, high=100.0)
-    learning_rate: float = setting(0.5, "Learning rate", low=0.001, high=1.0, help="of SGD with momentum")
-    steps: int = setting(200, "Steps", unit="step", low=4, high=800)
-    repeats: int = setting(12, "Repetitions", low=2, high=40, help="of each operation, for the last table")
-    n_layer: int = setting(2, "Layers", unit="layer", low=1, high=4, more=True)
-    width: int = setting(32, "Width", unit="number", low=8, high=128, more=True)
-    context: int = setting(32, "Context", unit="character", low=8, high=128, more=True)
-    batch: int = setting(8, "Batch", unit="window", low=1, high=32, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
+    numbers: str = setting(
+        "",
+        "Your own numbers",
+        high=4000,
+        help="With spaces between them, such as 0.1 0.2 1e8; empty takes random ones.",
+    )
+    count: int = setting(
+        10_000, "Random numbers", unit="number", low=3, high=200_000, help="More numbers add up more rounding errors."
+    )
+    nudge: float = setting(
+        1e-8, "One weight moves by", low=0.0, high=100.0, help="A larger nudge starts the two runs further apart."
+    )
+    learning_rate: float = setting(
+        0.5,
+        "Learning rate",
+        low=0.001,
+        high=1.0,
+        help="Of SGD with momentum. Near the edge of stability a distance grows fastest.",
+    )
+    steps: int = setting(200, "Steps", unit="step", low=4, high=800, help="More steps let the distance grow longer.")
+    repeats: int = setting(
+        12, "Repetitions", low=2, high=40, help="More repetitions of each operation find more different results."
+    )
+    n_layer: int = setting(
+        2,
+        "Layers",
+        unit="layer",
+        low=1,
+        high=4,
+        more=True,
+        help="More layers can learn longer patterns; each step takes longer.",
+        slider=True,
+    )
+    width: int = width_field()
+    context: int = context_field()
+    batch: int = setting(
+        8,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=32,
+        more=True,
+        help="More sequences per step give smoother gradients; each step takes longer.",
+        slider=True,
+    )
+    seed: int = seed_field()
 
     def check(self) -> None:
         Shape(vocabulary=2, n_layer=self.n_layer, n_head=2, width=self.width)
@@ -75,16 +142,24 @@ class ChaosConfig(Config):
         if not self.numbers.strip():
             return np.random.default_rng(self.seed).standard_normal(self.count).astype(np.float32) * np.float32(100)
         found = []
-        for word in self.numbers.replace(",", " ").replace(";", " ").split():
+        for word in self.words():
             try:
                 found.append(float(word))
             except ValueError:
                 raise ValueError(f"numbers must be numbers with spaces between them, got {word[:20]!r}") from None
         if len(found) < 3:
-            raise ValueError(f"numbers must be at least 3, since two have only one order to be added in, got {len(found)}")
+            raise ValueError(
+                f"numbers must be at least 3, since two have only one order to be added in, got {len(found)}"
+            )
         if not sum(map(abs, found)) < 3e38:
             raise ValueError("numbers must be finite, and their sizes add up to less than 3e38, as float32 ends there")
         return np.array(found, dtype=np.float32)
+
+    def words(self) -> list[str]:
+        """The typed numbers one by one. "0,1" between spaces is a tenth; other commas stand between numbers."""
+        parts = self.numbers.replace(";", " ").split()
+        words = [re.sub(r"^([+-]?\d*),(\d+(?:[eE][+-]?\d+)?)$", r"\1.\2", part) for part in parts]
+        return " ".join(words).replace(",", " ").split()
 
 
 @dataclass(frozen=True)
@@ -96,21 +171,8 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """An operation repeated with a number of threads, deterministic algorithms off or on."""
-
-    operation: str
-    where: str  # 1 thread, 2 threads, GPU
-    fixed: bool  # torch.use_deterministic_algorithms
-    different: int  # results, by hash
-    first_hash: str
-    milliseconds: float  # best
-    sample: tuple[float, ...]  # one number of each result
-
-
-@dataclass(frozen=True)
 class ChaosStep(Step):
-    """The sums, one more state of the three runs, or one more trial; each panel is told again as a whole."""
+    """The sums, one more state of the three runs, or one more trial; each panel is drawn again as a whole."""
 
     sums: tuple[tuple[str, float], ...] = ()  # order, result
     exact: float = 0.0
@@ -142,17 +204,26 @@ def one_by_one(values: Float[np.ndarray, "N"]) -> tuple[float, float, Walk]:
     exact = np.cumsum(values.astype(np.float64))
     expected = math.sqrt(float((np.spacing(np.abs(running[1:])).astype(np.float64) ** 2).sum() / 12))
     shown = np.unique(np.linspace(0, len(values) - 1, POINTS).round().astype(int))
-    return float(running[-1]), expected, Walk(tuple((shown + 1).tolist()), tuple((running[shown] - exact[shown]).tolist()))
+    return (
+        float(running[-1]),
+        expected,
+        Walk(tuple((shown + 1).tolist()), tuple((running[shown] - exact[shown]).tolist())),
+    )
 
 
 # --- growth -----------------------------------------------------------------------------------------------------------
 
 
 def drift(rank: int, ranks: int, config: ChaosConfig) -> Iterator[tuple[float, Float[np.ndarray, "P"]]]:
-    """Rank 0 trains, rank 1 repeats it, rank 2 starts with one weight moved. The learning rate stays, once it is warm."""
+    """Rank 0 trains, rank 1 repeats it, rank 2 starts with one weight moved.
+
+    The learning rate stays, once it is warm.
+    """
     corpus = load_corpus("play")
     shape = Shape(len(corpus.symbols), config.n_layer, 2, config.width, config.context)
-    training = Training(corpus, shape, batch=config.batch, steps=10**9, learning_rate=config.learning_rate, seed=config.seed, sgd=True)
+    training = Training(
+        corpus, shape, batch=config.batch, steps=10**9, learning_rate=config.learning_rate, seed=config.seed, sgd=True
+    )
     if rank == 2:
         with torch.no_grad():
             training.model.embed.weight[corpus.encode(" ")[0], 0] += config.nudge
@@ -192,60 +263,24 @@ def diverging(config: ChaosConfig, distances: list[float]) -> Iterator[ChaosStep
                 doing = f"step {step}: repeated {again_apart[-1]:.0e} away, moved {distances[-1]:.1e} away"
                 losses = () if step == 0 else (loss, again, other)
                 trails: dict[str, Any] = {"trail": np.array(distances), "repeated_trail": np.array(again_apart)}
-                yield ChaosStep(training_step=step, distance=distances[-1], repeated_distance=again_apart[-1], losses=losses, fit=line, doing=doing, **trails)
+                yield ChaosStep(
+                    training_step=step,
+                    distance=distances[-1],
+                    repeated_distance=again_apart[-1],
+                    losses=losses,
+                    fit=line,
+                    doing=doing,
+                    **trails,
+                )
                 step += 1
 
 
-# --- who decides the order ---------------------------------------------------------------------------------------------
-
-
-def terms(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers, and for each the place it is added to."""
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randn(TERMS, generator=dice), torch.randint(PLACES, (TERMS,), generator=dice)
-
-
-def trials(rank: int, ranks: int, config: ChaosConfig) -> Iterator[Trial]:
-    """Every operation with 1 and 2 threads, and on a GPU if there is one, free and deterministic. Global flags are this process's own."""
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it a GPU's matrix products may change from run to run
-    wheres = {"1 thread": (1, "cpu"), "2 threads": (2, "cpu")} | ({"GPU": (1, "cuda")} if torch.cuda.is_available() else {})
-    for operation in OPERATIONS:
-        for where, (threads, device) in wheres.items():
-            for fixed in (False, True):
-                torch.set_num_threads(threads)
-                torch.use_deterministic_algorithms(fixed)
-                yield trial(operation, where, device, fixed, config)
-
-
-def trial(operation: str, where: str, device: str, fixed: bool, config: ChaosConfig) -> Trial:
-    """One operation, again and again: the best time, and how many results there are."""
-    call, results, best = work(operation, device, config.seed), [], math.inf
-    for _ in range(config.repeats):
-        started = time.perf_counter()
-        result = call().detach().flatten().cpu()  # a GPU is waited for here
-        best = min(best, time.perf_counter() - started)
-        results.append(result.numpy())
-    hashes = [hash_of(result)[:8] for result in results]
-    return Trial(operation, where, fixed, len(set(hashes)), hashes[0], 1e3 * best, tuple(float(result[0]) for result in results))
-
-
-def work(operation: str, device: str, seed: int) -> Callable[[], torch.Tensor]:
-    """The operation as a call, with its numbers ready on the device."""
-    values, places = (part.to(device) for part in terms(seed))
-    dice = torch.Generator().manual_seed(seed)
-    a, b = (torch.randn(384, 384, generator=dice).to(device) for _ in range(2))
-
-    def norm_gradient() -> torch.Tensor:
-        weight = torch.ones(384, requires_grad=True, device=device)
-        return torch.autograd.grad(F.layer_norm(a, (384,), weight).pow(3).sum(), weight)[0]
-
-    calls = {"index": lambda: torch.zeros(PLACES, device=device).index_put_((places,), values, accumulate=True), "norm": norm_gradient, "matmul": lambda: a @ b}
-    return calls[operation]
+# --- who decides the order --------------------------------------------------------------------------------------------
 
 
 def tried(config: ChaosConfig, done: list[Trial], compared: dict[str, Any]) -> Iterator[ChaosStep]:
     """One process, whose threads and flags change from trial to trial; `done` is filled with what it found."""
-    with Group(trials, 1, (config,)) as group:
+    with Group(trials, 1, (config.repeats, config.seed)) as group:
         for said in group.listen():
             if said is None:
                 yield ChaosStep()
@@ -253,7 +288,10 @@ def tried(config: ChaosConfig, done: list[Trial], compared: dict[str, Any]) -> I
             one = said.value
             done.append(one)
             how = "deterministic" if one.fixed else "free"
-            doing = f"{OPERATIONS[one.operation]}, {one.where}, {how}: {one.different} different results in {config.repeats}"
+            doing = (
+                f"{OPERATIONS[one.operation]}, {one.where}, {how}: {one.different} different results in"
+                f" {config.repeats}"
+            )
             yield ChaosStep(trials=tuple(done), **compared, doing=doing)
 
 
@@ -269,26 +307,31 @@ class Findings:
     distances: list[float] = field(default_factory=list)
     done: list[Trial] = field(default_factory=list)
 
-    def figures(self, config: ChaosConfig) -> Iterator[Compared]:
+    def figures(self, config: ChaosConfig) -> Iterator[Result]:
+        # order
         for order, (total, usual, _) in self.sums.items():
-            yield Compared(f"error of the sum, {ORDERS[order]}", "sum's unit", usual, abs(total - self.exact), "root of sum ulp^2/12: its usual size")
-        different = len({total for total, _, _ in self.sums.values()})
-        yield Compared("different sums in three orders", "sums", 1, different, "arithmetic without rounding")
+            yield SUM_ERROR.of(order=ORDERS[order])(abs(total - self.exact), usual)
+        yield DIFFERENT_SUMS(len({total for total, _, _ in self.sums.values()}), 1)
+        # growth
         line = fitted(self.distances)
         expected = 10 ** (line[0] + line[1] * config.steps) if line else None
-        told = f"exponential growth fitted on steps {int(FIT[0] * config.steps)} to {int(FIT[1] * config.steps)}"
-        yield Compared("distance after the last step", "weights", expected, self.distances[-1], told)
-        grown = self.distances[-1] / self.distances[0] if self.distances[0] > 0 else 1.0
-        yield Compared("growth of the distance", "times", None, grown, "last over first")
+        source = f"exponential growth fitted on steps {int(FIT[0] * config.steps)} to {int(FIT[1] * config.steps)}"
+        yield DISTANCE(self.distances[-1], expected, source=source)
+        yield GROWTH(self.distances[-1] / self.distances[0] if self.distances[0] > 0 else 1.0)
+        # who decides the order
         by = {(one.operation, one.where, one.fixed): one for one in self.done}
-        free, fixed, alone = by["index", "2 threads", False], by["index", "2 threads", True], by["index", "1 thread", False]
-        yield Compared("results of add up by index, 2 threads, free", "different", 1, free.different, f"{config.repeats} repetitions of one program")
-        yield Compared("results of add up by index, 2 threads, deterministic", "different", 1, fixed.different, f"{config.repeats} repetitions")
-        yield Compared("time of add up by index: deterministic against free", "ms", free.milliseconds, fixed.milliseconds, "measured with 2 threads, free")
-        floor = roofline().floor_seconds(TERMS, TERMS * 12)
-        yield Compared("time of add up by index against the floor", "ms", 1e3 * floor, alone.milliseconds, "roofline: 12 bytes read per number; 1 thread")
-        across = sum(by[one, "1 thread", True].first_hash != by[one, "2 threads", True].first_hash for one in OPERATIONS)
-        yield Compared("deterministic operations that change with the threads", "operations", 0, across, f"of {len(OPERATIONS)}: 1 against 2 threads")
+        free, fixed, alone = (
+            by["index", "2 threads", False],
+            by["index", "2 threads", True],
+            by["index", "1 thread", False],
+        )
+        yield RESULTS_FREE(free.different, fixed.different)
+        yield RESULTS_FIXED(fixed.different, 1)
+        yield FIXED_TIME(fixed.milliseconds, free.milliseconds)
+        yield ALONE_TIME(alone.milliseconds, 1e3 * roofline().floor_seconds(TERMS, TERMS * 12))
+        yield ACROSS_THREADS(
+            sum(by[name, "1 thread", True].first_hash != by[name, "2 threads", True].first_hash for name in OPERATIONS)
+        )
 
 
 @experiment("Why does the same program give other numbers, and does a last digit matter?")
@@ -316,4 +359,9 @@ def chaos(config: ChaosConfig) -> Iterator[ChaosStep]:
     yield from tried(config, found.done, compared)
     roofline()
     yield ChaosStep(doing="measured how fast this machine's memory is")
-    yield ChaosStep(trials=tuple(found.done), **compared, figures=tuple(found.figures(config)), doing="done: an order that is fixed gives the same bits")
+    yield ChaosStep(
+        trials=tuple(found.done),
+        **compared,
+        figures=tuple(found.figures(config)),
+        doing="done: an order that is fixed gives the same bits",
+    )

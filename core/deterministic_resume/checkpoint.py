@@ -1,9 +1,9 @@
 r"""A checkpoint on disk that is either whole or not there, and that says so itself if it is damaged.
 
-Tensors go into a safetensors file, all else into a JSON file beside it, which also holds the SHA-256 of the tensors and, in
-a line of its own, of itself. Each file is written under another name, flushed to the disk (`fsync`) and only then renamed:
-a rename either has happened or has not, also when the power goes. The JSON file is written last, so a checkpoint
-exists from the moment its JSON file does. The one before it stays until then.
+Tensors go into a safetensors file, all else into a JSON file beside it, which also holds the SHA-256 of the tensors
+and, in a line of its own, of itself. Each file is written under another name, flushed to the disk (`fsync`) and only
+then renamed: a rename either has happened or has not, also when the power goes. The JSON file is written last, so a
+checkpoint exists from the moment its JSON file does. The one before it stays until then.
 """
 
 import errno
@@ -55,8 +55,12 @@ def rest_file(folder: Path, step: int) -> Path:
 
 def save(folder: Path, checkpoint: Checkpoint, halfway: Callable[[], None] | None = None) -> int:
     """Write a checkpoint and return its bytes. `halfway` is called when half of the tensors' bytes are written."""
-    tensors = safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()})
-    body = json.dumps({"step": checkpoint.step, "rest": checkpoint.rest, "bytes": len(tensors), "sha256": sha256(tensors)})
+    tensors = safetensors.torch.save(
+        {name: tensor.detach().contiguous() for name, tensor in checkpoint.tensors.items()}
+    )
+    body = json.dumps(
+        {"step": checkpoint.step, "rest": checkpoint.rest, "bytes": len(tensors), "sha256": sha256(tensors)}
+    )
     rest = f"{body}\n{sha256(body.encode())}\n".encode()
     try:
         write(tensors_file(folder, checkpoint.step), tensors, halfway)
@@ -64,7 +68,10 @@ def save(folder: Path, checkpoint: Checkpoint, halfway: Callable[[], None] | Non
     except OSError as problem:
         if problem.errno not in NO_ROOM:
             raise
-        told = f"There is no room on the disk for the checkpoint of step {checkpoint.step} ({len(tensors) / 1e6:.2f} MB); the checkpoints before it are kept"
+        told = (
+            f"There is no room on the disk for the checkpoint of step {checkpoint.step} ({len(tensors) / 1e6:.2f} MB);"
+            " the checkpoints before it are kept"
+        )
         raise NoRoom(told) from None
     for step in steps(folder)[KEPT:]:
         rest_file(folder, step).unlink()  # first the file that makes it a checkpoint
@@ -108,7 +115,10 @@ def load(folder: Path, step: int) -> Checkpoint:
     except (OSError, ValueError):
         raise Damaged(f"The checkpoint of step {step} is cut short: its JSON file is not whole") from None
     if sha256(body.encode()) != seal or end:
-        raise Damaged(f"The checkpoint of step {step} is damaged: its JSON file does not have the SHA-256 that was written below it")
+        raise Damaged(
+            f"The checkpoint of step {step} is damaged: its JSON file does not have the SHA-256 that was written"
+            " below it"
+        )
     told = json.loads(body)
     try:
         data = tensors_file(folder, step).read_bytes()
@@ -118,7 +128,10 @@ def load(folder: Path, step: int) -> Checkpoint:
         raise Damaged(f"The checkpoint of step {step} is cut short: {len(data):,} of {told['bytes']:,} bytes are there")
     found = sha256(data)
     if found != told["sha256"]:
-        raise Damaged(f"The checkpoint of step {step} is damaged: its SHA-256 is {found[:8]}…, and {told['sha256'][:8]}… was written down; a bit has changed")
+        raise Damaged(
+            f"The checkpoint of step {step} is damaged: its SHA-256 is {found[:8]}…, and {told['sha256'][:8]}… was"
+            " written down; a bit has changed"
+        )
     return Checkpoint(told["step"], safetensors.torch.load(data), told["rest"])
 
 
@@ -130,4 +143,6 @@ def newest(folder: Path) -> tuple[Checkpoint, list[str]]:
             return load(folder, step), problems
         except Damaged as problem:
             problems.append(str(problem))
-    raise ValueError(f"{problems[0]}, and there is no other to resume from" if problems else "There is no checkpoint to resume from")
+    raise ValueError(
+        f"{problems[0]}, and there is no other to resume from" if problems else "There is no checkpoint to resume from"
+    )

@@ -1,20 +1,25 @@
 r"""A checkpoint that changes its number of ranks: saved by two processes, loaded by two, four and one.
 
-With sharded training (ZeRO-3, FSDP) no process has the whole model: each of $N$ ranks holds a slice of every tensor and of its optimizer
-state. `torch.distributed.checkpoint` lets every rank write its own slices, and writes down in `.metadata` which piece of which tensor is
-where. A rank that loads asks for the slices it needs now, wherever they lie, so the number of ranks may change.
+With sharded training (ZeRO-3, FSDP) no process has the whole model: each of $N$ ranks holds a slice of every tensor and
+of its optimizer state. `torch.distributed.checkpoint` lets every rank write its own slices, and writes down in
+`.metadata` which piece of which tensor is where. A rank that loads asks for the slices it needs now, wherever they lie,
+so the number of ranks may change.
 
-What is loaded is what was saved, bit for bit: bytes are copied, not computed. From the next step on there is a difference. Each rank
-takes the gradient of its share of the batch, and the shares are added:
+What is loaded is what was saved, bit for bit: bytes are copied, not computed. From the next step on there is a
+difference. Each rank takes the gradient of its part of the batch, and the parts are added:
 
-$$g = \tfrac12\,(g_{12} + g_{34}) \;\text{ on 2 ranks}, \qquad g = \tfrac14\,(g_1 + g_2 + g_3 + g_4) \;\text{ on 4}, \qquad g = g_{1234} \;\text{ on 1}.$$
+$$g = \tfrac12\,(g_{12} + g_{34}) \;\text{ on 2 ranks}, \qquad g = \tfrac14\,(g_1 + g_2 + g_3 + g_4) \;\text{ on 4},
+\qquad g = g_{1234} \;\text{ on 1}.$$
 
-On paper these are equal. In float32 they are the same numbers added in another order, so their last digits differ, and then
-everything that is computed from them. On the same number of ranks the order is the same, and the run goes on bit for bit.
+On paper these are equal. In float32 they are the same numbers added in another order, so their last digits differ, and
+then everything that is computed from them. On the same number of ranks the order is the same, and the run goes on bit
+for bit.
 
-Code -> names: `fully_shard` (FSDP2) slices the first dimension of each tensor; `get_state_dict` and `set_state_dict` collect weights and AdamW's means.
+Code -> names: `fully_shard` (FSDP2) slices the first dimension of each tensor; `get_state_dict` and `set_state_dict`
+collect weights and AdamW's moments.
 Left out: tensor and pipeline parallelism, `async_save` (copies to memory first, and writes while training goes on).
-Source: PyTorch documentation, torch.distributed.checkpoint; Rajbhandari et al. 2019, arXiv:1910.02054, section 5; Zhao et al. 2023, arXiv:2304.11277.
+Source: PyTorch documentation, torch.distributed.checkpoint; Rajbhandari et al. 2019, arXiv:1910.02054, section 5; Zhao
+et al. 2023, arXiv:2304.11277.
 """
 
 import math
@@ -31,28 +36,78 @@ from torch import Tensor
 from core.deterministic_resume.ribbon import Ribbon, Weaver
 from core.deterministic_resume.training import Training
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, scratch, warm
 from core.foundations.roofline import roofline
+from core.foundations.settings import context_field, seed_field
 from core.foundations.transformer import Shape
 
 ALWAYS, MOST = 2, 4  # ranks that save; most ranks that load
 COUNTS = {1: "1 rank", 2: "2 ranks", 4: "4 ranks"}
 STRAIGHT = "2 ranks, never stopped"
 
+AT_CHECKPOINT = Figure("weights that differ at the checkpoint, {ranks}", "weights", "theory", "loading copies bytes")
+AFTER_SAME = Figure(
+    "weights that differ at the end, 2 ranks", "weights", "theory", "the same order of sums", headline=True
+)
+OTHER_ORDER = "against the never-stopped run on 2 ranks: float32 rounds, and the order of sums is another one"
+AFTER = Figure("weights that differ at the end, {ranks}", "weights", None, OTHER_ORDER, headline=True)
+LARGEST = Figure("largest difference of a weight at the end, {ranks}", "weight", None, OTHER_ORDER)
+HELD = Figure(
+    "weights held by rank 0 of 4", "weights", "theory", "a quarter of each tensor's rows, rounded up", headline=True
+)
+CHECKPOINT_BYTES = Figure("size of the checkpoint", "bytes", "theory")
+SAVE_TIME = Figure(
+    "time of the save", "ms", "limit", "roofline: bytes read and written once in memory; the rest is planning and files"
+)
+
 
 @dataclass(frozen=True)
 class ReshardConfig(Config):
     """How long the run trains before and after its checkpoint, and what it is."""
 
-    before: int = setting(4, "Steps before the checkpoint", unit="step", low=1, high=40)
-    steps: int = setting(8, "Steps after it", unit="step", low=1, high=60)
-    width: int = setting(32, "Width", unit="number", low=8, high=128)
-    n_layer: int = setting(2, "Layers", unit="layer", low=1, high=4)
-    quarters: int = setting(2, "Batch per quarter", unit="window", low=1, high=8, help="the batch is four times that: it must go into 1, 2 and 4 equal shares")
-    learning_rate: float = setting(0.01, "Learning rate", low=1e-5, high=0.1)
-    context: int = setting(32, "Context", unit="character", low=8, high=128, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
+    before: int = setting(
+        4,
+        "Steps before the checkpoint",
+        unit="step",
+        low=1,
+        high=40,
+        help="More steps before the checkpoint only move it later.",
+    )
+    steps: int = setting(
+        8, "Steps after it", unit="step", low=1, high=60, help="More steps after it let the last digits grow."
+    )
+    width: int = setting(
+        32, "Width", unit="number", low=8, high=128, help="A wider model can store more; each step takes longer."
+    )
+    n_layer: int = setting(
+        2,
+        "Layers",
+        unit="layer",
+        low=1,
+        high=4,
+        help="More layers can learn longer patterns; each step takes longer.",
+        slider=True,
+    )
+    quarters: int = setting(
+        2,
+        "Sequences per rank (with 4 ranks)",
+        unit="sequence",
+        low=1,
+        high=8,
+        help="The batch is four times that: it must go into 1, 2 and 4 equal parts.",
+        slider=True,
+    )
+    learning_rate: float = setting(
+        0.01,
+        "Learning rate",
+        low=1e-5,
+        high=0.1,
+        help="How far each update goes: too low learns slowly, too high blows up.",
+    )
+    context: int = context_field()
+    seed: int = seed_field()
 
     def check(self) -> None:
         Shape(vocabulary=2, n_layer=self.n_layer, n_head=2, width=self.width)
@@ -60,7 +115,9 @@ class ReshardConfig(Config):
     def begin(self) -> Training:
         corpus = load_corpus("play")
         shape = Shape(len(corpus.symbols), self.n_layer, 2, self.width, self.context)
-        return Training(corpus, shape, batch=4 * self.quarters, steps=10**9, learning_rate=self.learning_rate, seed=self.seed)
+        return Training(
+            corpus, shape, batch=4 * self.quarters, steps=10**9, learning_rate=self.learning_rate, seed=self.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +134,9 @@ class ReshardStep(Step):
     last_step: int = 0
     complete: str = ""  # the group whose slices are all told with this Step
     ribbon: Ribbon | None = None
-    slices: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()  # "rank 1 of 4" and the numbers it holds of each tensor
+    slices: tuple[
+        tuple[str, tuple[tuple[str, int], ...]], ...
+    ] = ()  # "rank 1 of 4" and the numbers it holds of each tensor
     written: tuple[tuple[str, int], ...] = ()  # files of the checkpoint and their bytes
 
 
@@ -96,7 +155,9 @@ class Sharded:
         for block in self.training.model.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self.training.model, mesh=mesh)
-        self.optimizer = torch.optim.AdamW(self.training.model.parameters(), lr=config.learning_rate, weight_decay=0.0, foreach=False)
+        self.optimizer = torch.optim.AdamW(
+            self.training.model.parameters(), lr=config.learning_rate, weight_decay=0.0, foreach=False
+        )
 
     def one_step(self) -> float:
         """Forward and backward pass on this rank's share; the backward pass adds up the gradients of all ranks."""
@@ -128,10 +189,12 @@ class Sharded:
         from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
         weights, means = get_state_dict(self.training.model, self.optimizer)
-        state = {"weights": weights, "optimizer": means, "read": 0}
+        state: dict[str, Any] = {"weights": weights, "optimizer": means, "read": 0}
         dcp.load(state, checkpoint_id=folder)
-        set_state_dict(self.training.model, self.optimizer, model_state_dict=state["weights"], optim_state_dict=state["optimizer"])  # type: ignore[arg-type]
-        self.training.read = int(state["read"])  # type: ignore[call-overload]
+        set_state_dict(
+            self.training.model, self.optimizer, model_state_dict=state["weights"], optim_state_dict=state["optimizer"]
+        )
+        self.training.read = int(state["read"])
 
 
 def whole(weight: Tensor) -> Tensor:
@@ -185,7 +248,11 @@ class Account:
     save_seconds: float = 0.0
 
     def step(self, doing: str, **more: Any) -> ReshardStep:
-        seen: dict[str, Any] = {"saved_at": self.config.before, "last_step": self.config.before + self.config.steps, "ribbon": self.weaver.ribbon()}
+        seen: dict[str, Any] = {
+            "saved_at": self.config.before,
+            "last_step": self.config.before + self.config.steps,
+            "ribbon": self.weaver.ribbon(),
+        }
         return ReshardStep(**seen, slices=tuple(self.slices.items()), written=self.written, doing=doing, **more)
 
     def listen(self, group: Group, row: str) -> Iterator[ReshardStep]:
@@ -208,27 +275,38 @@ class Account:
                 yield self.step(f"{row}: rank {said.rank} has written its slices")
             else:
                 for name, cell in self.weaver.add(row, *more):
-                    apart = "" if row == STRAIGHT else ", the same bits" if cell.equal else f", up to {cell.distance:.1e} apart"
-                    yield self.step(f"{name}: step {cell.step}{apart}", row=name, step=cell.step, hash=cell.hash, equal=cell.equal,
-                                    distance=cell.distance, loss=cell.loss)  # fmt: skip
+                    apart = (
+                        ""
+                        if row == STRAIGHT
+                        else ", the same bits"
+                        if cell.equal
+                        else f", up to {cell.distance:.1e} apart"
+                    )
+                    yield self.step(
+                        f"{name}: step {cell.step}{apart}",
+                        row=name,
+                        step=cell.step,
+                        hash=cell.hash,
+                        equal=cell.equal,
+                        distance=cell.distance,
+                        loss=cell.loss,
+                    )
 
-    def figures(self) -> Iterator[Compared]:
+    def figures(self) -> Iterator[Result]:
         names, size = self.weaver.names, sum(number for _, number in self.weaver.names)
         for count in (2, 4, 1):
             cells = self.weaver.rows[f"loaded on {COUNTS[count]}"]
-            yield Compared(f"weights that differ at the checkpoint, {COUNTS[count]}", "weights", 0, cells[0].differing, "loading copies bytes")
-            after = "the same order of sums" if count == ALWAYS else "exact arithmetic; float32 rounds, and the order of sums is another one"
-            yield Compared(f"weights that differ after the last step, {COUNTS[count]}", "weights", 0, cells[-1].differing, after)
-            if count != ALWAYS:
-                yield Compared(f"largest difference after the last step, {COUNTS[count]}", "weight", 0.0, cells[-1].distance, after)
-        expected = sum(piece(shape, 0, 4) for shape in self.shapes.values())
-        yield Compared("weights held by rank 0 of 4", "weights", expected, self.held[4], "a quarter of each tensor's rows, rounded up")
+            yield AT_CHECKPOINT.of(ranks=COUNTS[count])(cells[0].differing, 0)
+            if count == ALWAYS:
+                yield AFTER_SAME(cells[-1].differing, 0)
+            else:
+                yield AFTER.of(ranks=COUNTS[count])(cells[-1].differing)
+                yield LARGEST.of(ranks=COUNTS[count])(cells[-1].distance)
+        yield HELD(self.held[4], sum(piece(shape, 0, 4) for shape in self.shapes.values()))
         nbytes = sum(size for _, size in self.written)
-        yield Compared("bytes of the checkpoint", "bytes", 12 * size + 4 * len(names), nbytes, f"12 bytes x {size:,} weights; the rest says what is where")
-        floor = roofline().floor_seconds(0, 2 * nbytes)
-        yield Compared(
-            "time of the save", "ms", 1e3 * floor, 1e3 * self.save_seconds, "roofline: bytes read and written once in memory; the rest is planning and files"
-        )
+        source = f"12 bytes x {size:,} weights; the rest says what is where"
+        yield CHECKPOINT_BYTES(nbytes, 12 * size + 4 * len(names), source=source)
+        yield SAVE_TIME(1e3 * self.save_seconds, 1e3 * roofline().floor_seconds(0, 2 * nbytes))
 
 
 @experiment("Can a run go on with another number of ranks?")
@@ -239,9 +317,13 @@ def reshard(config: ReshardConfig) -> Iterator[ReshardStep]:
     shapes = {name: tuple(weight.shape) for name, weight in training.model.named_parameters()}
     account = Account(config, Weaver(training.names(), STRAIGHT), shapes)
     for rank in range(ALWAYS):
-        account.slices[f"rank {rank} of {ALWAYS}"] = tuple((name, piece(shape, rank, ALWAYS)) for name, shape in shapes.items())
+        account.slices[f"rank {rank} of {ALWAYS}"] = tuple(
+            (name, piece(shape, rank, ALWAYS)) for name, shape in shapes.items()
+        )
     ((_, first),) = account.weaver.add(STRAIGHT, 0, None, training.flat())
-    yield account.step("two ranks will start from these weights", row=STRAIGHT, step=0, hash=first.hash, complete="by formula")
+    yield account.step(
+        "two ranks will start from these weights", row=STRAIGHT, step=0, hash=first.hash, complete="by formula"
+    )
     account.weaver.rows.clear()
     with scratch() as folder:
         with Group(straight, ALWAYS, (config, folder / "checkpoint"), folder=folder, gloo=True) as group:
@@ -252,7 +334,9 @@ def reshard(config: ReshardConfig) -> Iterator[ReshardStep]:
                 yield from account.listen(group, f"loaded on {COUNTS[count]}")
     roofline()
     yield account.step("measured how fast this machine's memory is")
-    yield account.step("done: loading changes no bit; computing with other shares does", figures=tuple(account.figures()))
+    yield account.step(
+        "done: loading changes no bit; computing with other shares does", figures=tuple(account.figures())
+    )
 
 
 def piece(shape: tuple[int, ...], rank: int, ranks: int) -> int:

@@ -1,4 +1,6 @@
-"""The ribbon: runs side by side, step by step, each state told by the SHA-256 of its weights and compared with one run's."""
+"""The ribbon: runs side by side, step by step, each state named by the SHA-256 of its weights and compared with one
+run's.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -42,7 +44,9 @@ class Weaver:
     names: Sequence[tuple[str, int]]  # tensors and their sizes, in the order of the weights' row
     first: str  # the run that the others are compared with
     seen: dict[int, tuple[str, Float[np.ndarray, "P"]]] = field(default_factory=dict)  # its states
-    early: list[tuple[str, int, float | None, Float[np.ndarray, "P"]]] = field(default_factory=list)  # of runs that are ahead of it
+    early: list[tuple[str, int, float | None, Float[np.ndarray, "P"]]] = field(
+        default_factory=list
+    )  # of runs that are ahead of it
     rows: dict[str, list[Cell]] = field(default_factory=dict)
 
     def add(self, row: str, step: int, loss: float | None, weights: Float[np.ndarray, "P"]) -> list[tuple[str, Cell]]:

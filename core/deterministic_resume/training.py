@@ -3,10 +3,10 @@
 | part | what it is here | if it is forgotten |
 |---|---|---|
 | weights | the model | learning begins anew |
-| optimizer | AdamW's two running means per weight, and its count of steps | the first steps follow single batches |
+| optimizer | AdamW's two moments per weight, and its count of steps | the first steps follow single batches |
 | schedule | how many steps the learning rate has seen | it warms up again |
 | rng | the state of the generators that dropout draws from | other numbers are dropped |
-| data | how many windows of the shuffled text were read | it reads the first pages again |
+| data | how many sequences of the shuffled text were read | it reads the first pages again |
 """
 
 import math
@@ -20,28 +20,48 @@ from core.deterministic_resume.checkpoint import Checkpoint
 from core.foundations.corpus import Corpus, windows_of
 from core.foundations.transformer import Block, Shape, Transformer
 
-PARTS = {"weights": "weights", "optimizer": "optimizer", "schedule": "learning-rate schedule", "rng": "random numbers", "data": "place in the data"}
+PARTS = {
+    "weights": "weights",
+    "optimizer": "optimizer",
+    "schedule": "learning-rate schedule",
+    "rng": "random numbers",
+    "data": "place in the data",
+}
 WARM_UP = 6  # steps
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW
 
 
 class Training:
-    """A model, its optimizer, its schedule, its dice and its place in the text."""
+    """A model, its optimizer, its schedule, its random generators and its position in the text."""
 
-    def __init__(self, corpus: Corpus, shape: Shape, *, batch: int, steps: int, learning_rate: float, seed: int, sgd: bool = False) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        shape: Shape,
+        *,
+        batch: int,
+        steps: int,
+        learning_rate: float,
+        seed: int,
+        sgd: bool = False,
+    ) -> None:
         self.inputs, self.targets = windows_of(corpus.train_ids, shape.context)
         self.batch, self.steps, self.learning_rate, self.seed = batch, steps, learning_rate, seed
         self.model = Transformer(shape, seed).train()
         self.model.roll(seed)
         weights = list(self.model.parameters())
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(weights, lr=learning_rate, weight_decay=0.0, foreach=False)
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            weights, lr=learning_rate, weight_decay=0.0, foreach=False
+        )
         if sgd:
             self.optimizer = torch.optim.SGD(weights, lr=learning_rate, momentum=0.9, foreach=False)
         self.clock = 0  # steps that the schedule has seen
         self.read = 0  # windows that were read
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-        """The next windows of the text, which is shuffled anew for every pass over it, by seed and number of the pass."""
+        """The next windows of the text, which is shuffled anew for every pass over it, by seed and number of the
+        pass.
+        """
         places = []
         for place in range(self.read, self.read + self.batch):
             round_, within = divmod(place, len(self.inputs))
@@ -53,15 +73,22 @@ class Training:
         """The order of the windows in one pass; remembered for the pass that is on."""
         if getattr(self, "round", None) != round_:
             self.round = round_
-            self.order = torch.randperm(len(self.inputs), generator=torch.Generator().manual_seed(self.seed + 1000 * (round_ + 1))).tolist()
+            self.order = torch.randperm(
+                len(self.inputs), generator=torch.Generator().manual_seed(self.seed + 1000 * (round_ + 1))
+            ).tolist()
         return self.order
 
     def rate(self) -> float:
         """The learning rate: up for the first steps, then half a cosine down."""
-        return self.learning_rate * min(1.0, (self.clock + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * min(1.0, self.clock / self.steps)))
+        return (
+            self.learning_rate
+            * min(1.0, (self.clock + 1) / WARM_UP)
+            * 0.5
+            * (1 + math.cos(math.pi * min(1.0, self.clock / self.steps)))
+        )
 
     def one_step(self) -> float:
-        """One correction of the weights; the loss before it, in nats per character."""
+        """One training step; the loss before it, in nats per character."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         inputs, targets = self.next_batch()
@@ -79,7 +106,11 @@ class Training:
         for name, weight in self.model.named_parameters():
             for moment, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer.{name}.{moment}"] = value
-        tensors |= {f"rng.{number}": block.dice.get_state() for number, block in enumerate(self.blocks()) if block.dice is not None}
+        tensors |= {
+            f"rng.{number}": block.rng.get_state()
+            for number, block in enumerate(self.blocks())
+            if block.rng is not None
+        }
         return Checkpoint(step, tensors, {"schedule": self.clock, "data": self.read})
 
     def restore(self, saved: Checkpoint, parts: tuple[str, ...]) -> None:
@@ -89,11 +120,13 @@ class Training:
                 if "weights" in parts:
                     weight.copy_(saved.tensors[f"weights.{name}"])
                 if "optimizer" in parts:
-                    self.optimizer.state[weight] = {moment: saved.tensors[f"optimizer.{name}.{moment}"].clone() for moment in ("step", *MOMENTS)}
+                    self.optimizer.state[weight] = {
+                        moment: saved.tensors[f"optimizer.{name}.{moment}"].clone() for moment in ("step", *MOMENTS)
+                    }
         if "rng" in parts:
             for number, block in enumerate(self.blocks()):
-                if block.dice is not None:
-                    block.dice.set_state(saved.tensors[f"rng.{number}"])
+                if block.rng is not None:
+                    block.rng.set_state(saved.tensors[f"rng.{number}"])
         if "schedule" in parts:
             self.clock = saved.rest["schedule"]
         if "data" in parts:

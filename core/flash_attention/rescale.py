@@ -10,9 +10,9 @@ $e^{s} / \sum e^{s}$ overflows where the sum passes the largest number: $c + \ma
 $\ln(3.4 \cdot 10^{38}) = 88.7$ in float32 and above $\ln(65504) = 11.1$ in float16. Subtracting the row's maximum first
 cures that, and needs all scores of a row before the first exponential. The running maximum needs one tile.
 
-**16 bits.** What no maximum can cure is that near 100 float16 numbers lie 1/16 apart (bfloat16: 1/2), so the scores have
-lost their differences before the softmax starts. That is why FlashAttention takes 16-bit inputs and keeps scores, $m$,
-$\ell$ and $O$ in 32 bits; the fourth way does that here.
+**16 bits.** What no maximum can cure is that near 100 float16 numbers lie 1/16 apart (bfloat16: 1/2), so the scores
+have lost their differences before the softmax starts. That is why FlashAttention takes 16-bit inputs and keeps scores,
+$m$, $\ell$ and $O$ in 32 bits; the fourth way does that here.
 
 All errors are against float64 without the shift.
 
@@ -31,25 +31,84 @@ from torch import Tensor
 
 from core.flash_attention.sentence import HEADS, LAYERS, MOST_TOKENS, SENTENCE, Head, check_text, head_of
 from core.flash_attention.tiling import Running, Tile, absorb, nothing_seen, pieces, scores_of
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 
 NUMBERS = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
-WAYS = {"textbook": "e^s / sum e^s", "safe": "row max first", "online": "online, tile by tile", "mixed": "online, sums in 32 bits"}
+WAYS = {
+    "textbook": "e^s / sum e^s",
+    "safe": "row max first",
+    "online": "online, tile by tile",
+    "mixed": "online, sums in 32 bits",
+}
 SHIFTS = 41  # points of the sweep
-WRONG = 1e-4  # an output further off than this share of the largest is wrong, not rounded
+WRONG = 1e-4  # an output further off than this fraction of the largest is wrong, not rounded
+
+LARGEST = "of the largest output"
+WRONG_ROWS = Figure("rows that are wrong without rescaling", "rows", "theory", headline=True)
+ERROR_WITHOUT = Figure(
+    "largest error without rescaling", LARGEST, "baseline", "the same tiles with the rescaling line", headline=True
+)
+OVERFLOW = Figure("shift at which the textbook softmax overflows", "added to each score", "theory", headline=True)
+SHIFTED_ERROR = Figure("error after the shift, {way}", LARGEST, "theory")
+FLOAT16_LOSS = Figure("largest error of a score in float16", "nats", "theory")
 
 
 @dataclass(frozen=True)
 class RescaleConfig(Config):
     """Whose attention, in which tiles, and what is added to all scores."""
 
-    text: str = setting(SENTENCE, "Your sentence", high=MOST_TOKENS, help="up to 128 characters; a token is a character")
-    tile_keys: int = setting(16, "Keys per tile", unit="key", low=1, high=MOST_TOKENS)
-    shift: float = setting(100.0, "Added to every score", low=0.0, high=1000.0)
-    numbers: str = setting("float32", "Numbers", choices=NUMBERS, help="of the curves; the table has all three")
-    causal: bool = setting(True, "Causal mask", help="a character sees itself and the past", more=True)
-    layer: int = setting(2, "Layer of the GPT", low=1, high=LAYERS, more=True)
-    head: int = setting(1, "Attention head", low=1, high=HEADS, more=True)
+    text: str = setting(
+        SENTENCE,
+        "Your sentence",
+        high=MOST_TOKENS,
+        help="Up to 128 characters. A longer text makes a larger score matrix; a token is a character.",
+    )
+    tile_keys: int = setting(
+        16,
+        "Keys per tile",
+        unit="key",
+        low=1,
+        high=MOST_TOKENS,
+        help="Smaller tiles let the maximum of a row rise more often, so more has to be rescaled.",
+    )
+    shift: float = setting(
+        100.0,
+        "Added to every score",
+        low=0.0,
+        high=1000.0,
+        help="A larger shift changes no weight on paper; beyond about 88 the textbook softmax overflows in float32.",
+    )
+    numbers: str = setting(
+        "float32",
+        "Number type",
+        choices=NUMBERS,
+        help="Fewer bits round more and overflow earlier. The curves use this type; the table has all three.",
+    )
+    causal: bool = setting(
+        True,
+        "Causal mask",
+        help="Ticked, a token sees only itself and the past, so half of the scores are left out.",
+        more=True,
+    )
+    layer: int = setting(
+        2,
+        "Layer of the GPT",
+        low=1,
+        high=LAYERS,
+        more=True,
+        help="Later layers of the trained GPT look for other patterns than the first ones.",
+        slider=True,
+    )
+    head: int = setting(
+        1,
+        "Attention head",
+        low=1,
+        high=HEADS,
+        more=True,
+        help="Each head of the trained GPT looks for something else.",
+        slider=True,
+    )
 
     def check(self) -> None:
         check_text(self.text)
@@ -70,31 +129,41 @@ class RescaleStep(Step):
     error_wrong: np.ndarray
     risen: np.ndarray  # (N,) whether the row's max rose after its first tile
     shifts: tuple[float, ...] = ()  # of the sweep, so far
-    errors: tuple[tuple[str, tuple[float, ...]], ...] = ()  # way -> largest error at each shift; NaN: not a number came out
+    errors: tuple[
+        tuple[str, tuple[float, ...]], ...
+    ] = ()  # way -> largest error at each shift; NaN: not a number came out
     limit: float = math.nan  # the shift at which the textbook formula must overflow, by formula
-    table: tuple[tuple[str, tuple[float, ...]], ...] = ()  # way -> largest error at the chosen shift in float32, float16, bfloat16
+    table: tuple[
+        tuple[str, tuple[float, ...]], ...
+    ] = ()  # way -> largest error at the chosen shift in float32, float16, bfloat16
 
 
 # --- four ways to the same output -------------------------------------------------------------------------------------
 
 
-def scores_plus(head: Head, dtype: torch.dtype, shift: float, causal: bool) -> tuple[Float[Tensor, "T T"], Float[Tensor, "T D"]]:
+def scores_plus(
+    head: Head, dtype: torch.dtype, shift: float, causal: bool
+) -> tuple[Float[Tensor, "T T"], Float[Tensor, "T D"]]:
     """All scores and the values in one kind of number, the shift added."""
     q, k, v = (part.to(dtype) for part in (head.q, head.k, head.v))
     whole = slice(0, len(q))
     return scores_of(q, k, Tile(whole, whole), causal) + shift, v
 
 
-def textbook(scores: Float[Tensor, "T T"], v: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+def textbook(scores: Float[Tensor, "R K"], v: Float[Tensor, "K D"]) -> Float[Tensor, "R D"]:
+    """e^s over its sum, with nothing subtracted: overflows for large scores. R queries meet K keys."""
     weights = torch.exp(scores)
     return (weights / weights.sum(1, keepdim=True)) @ v
 
 
-def safe(scores: Float[Tensor, "T T"], v: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+def safe(scores: Float[Tensor, "R K"], v: Float[Tensor, "K D"]) -> Float[Tensor, "R D"]:
+    """The row's largest score is subtracted first, so no exponent is above 0."""
     return textbook(scores - scores.amax(1, keepdim=True), v)
 
 
-def online(scores: Float[Tensor, "T T"], v: Float[Tensor, "T D"], keys: int, rescaling: bool = True) -> Iterator[Running]:
+def online(
+    scores: Float[Tensor, "R K"], v: Float[Tensor, "K D"], keys: int, rescaling: bool = True
+) -> Iterator[Running]:
     """The state of all rows after each tile of keys."""
     running = nothing_seen(v)
     for part in pieces(len(v), keys):
@@ -102,7 +171,7 @@ def online(scores: Float[Tensor, "T T"], v: Float[Tensor, "T D"], keys: int, res
         yield running
 
 
-def online_output(scores: Float[Tensor, "T T"], v: Float[Tensor, "T D"], keys: int) -> Float[Tensor, "T D"]:
+def online_output(scores: Float[Tensor, "R K"], v: Float[Tensor, "K D"], keys: int) -> Float[Tensor, "R D"]:
     *_, last = online(scores, v, keys)
     return last.out / last.row_sum
 
@@ -125,7 +194,7 @@ def output_of(way: str, head: Head, dtype: torch.dtype, shift: float, config: Re
 
 
 class Pair:
-    """The same tiles twice, in float64's sight."""
+    """The same tiles with and without the rescaling line, both compared with float64."""
 
     def __init__(self, config: RescaleConfig) -> None:
         self.config, self.head = config, head_of(config.text, config.layer, config.head)
@@ -151,7 +220,10 @@ class Pair:
             risen = (right.row_max > first)[:, 0].numpy()
             arrays = [tensor.float().numpy() for tensor in (exact, *outs)]
             off = int((errors[1] > self.wrong).sum())
-            doing = f"tile {done} of {self.tiles}: the max of {int(risen.sum())} rows has risen so far; {off} are wrong without the line"
+            doing = (
+                f"tile {done} of {self.tiles}: the max of {int(risen.sum())} rows has risen so far; {off} are wrong"
+                " without the line"
+            )
             self.state = RescaleStep(done, self.tiles, *arrays, *errors, risen, limit=self.limit, doing=doing)
             yield self.state
 
@@ -162,7 +234,10 @@ class Pair:
 
     def error(self, way: str, dtype: torch.dtype, shift: float) -> float:
         """Largest error of a way; NaN where anything that is not a number came out."""
-        return float((output_of(way, self.head, dtype, shift, self.config).double() - self.exact).abs().max()) / self.largest
+        return (
+            float((output_of(way, self.head, dtype, shift, self.config).double() - self.exact).abs().max())
+            / self.largest
+        )
 
 
 @experiment("What breaks when one line of the online softmax is taken out?")
@@ -172,7 +247,12 @@ def rescale(config: RescaleConfig) -> Iterator[RescaleStep]:
     steps = pair.steps()
     first = next(steps)  # after one tile nothing has been rescaled yet
     unshifted = tuple((way, (pair.error(way, pair.dtype, 0.0),)) for way in WAYS)
-    yield replace(first, shifts=(0.0,), errors=unshifted, table=tuple((way, (pair.error(way, torch.float32, config.shift),)) for way in WAYS))
+    yield replace(
+        first,
+        shifts=(0.0,),
+        errors=unshifted,
+        table=tuple((way, (pair.error(way, torch.float32, config.shift),)) for way in WAYS),
+    )
     yield from steps
     yield from swept(pair)
     yield from tabled(pair)
@@ -185,8 +265,15 @@ def swept(pair: Pair) -> Iterator[RescaleStep]:
     for done, shift in enumerate(shifts, start=1):
         for way in WAYS:
             found[way].append(pair.error(way, pair.dtype, shift))
-        doing = f"{shift:.0f} added in {pair.config.numbers}: " + ", ".join(f"{way} {said(errors[-1])}" for way, errors in found.items())
-        pair.state = replace(pair.state, shifts=tuple(shifts[:done]), errors=tuple((way, tuple(errors)) for way, errors in found.items()), doing=doing)
+        doing = f"{shift:.0f} added in {pair.config.numbers}: " + ", ".join(
+            f"{way} {said(errors[-1])}" for way, errors in found.items()
+        )
+        pair.state = replace(
+            pair.state,
+            shifts=tuple(shifts[:done]),
+            errors=tuple((way, tuple(errors)) for way, errors in found.items()),
+            doing=doing,
+        )
         yield pair.state
 
 
@@ -200,10 +287,17 @@ def tabled(pair: Pair) -> Iterator[RescaleStep]:
     for name in NUMBERS:
         for way in WAYS:
             table[way].append(pair.error(way, getattr(torch, name), pair.config.shift))
-        pair.state = replace(pair.state, table=tuple((way, tuple(errors)) for way, errors in table.items()), doing=f"{pair.config.shift:g} added, in {name}")
+        pair.state = replace(
+            pair.state,
+            table=tuple((way, tuple(errors)) for way, errors in table.items()),
+            doing=f"{pair.config.shift:g} added, in {name}",
+        )
         yield pair.state
     off = int((pair.state.error_wrong > pair.wrong).sum())
-    done = f"{off} of {len(pair.exact)} rows are wrong without the line; the textbook formula overflows from a shift of {overflow_shift(pair):.1f} on"
+    done = (
+        f"{off} of {len(pair.exact)} rows are wrong without the line; the textbook formula overflows from a shift of"
+        f" {overflow_shift(pair):.1f} on"
+    )
     yield replace(pair.state, figures=figures_of(pair), doing=done)
 
 
@@ -223,47 +317,38 @@ def overflow_shift(pair: Pair) -> float:
 
 
 def spacing(dtype: torch.dtype, size: float) -> float:
-    """Distance of neighbouring numbers of that size."""
+    """Distance of neighboring numbers of that size."""
     return float(torch.finfo(dtype).eps) * 2.0 ** math.floor(math.log2(max(size, 1e-30)))
 
 
-def figures_of(pair: Pair) -> tuple[Compared, ...]:
+def figures_of(pair: Pair) -> tuple[Result, ...]:
     """The line, the overflow, and what 16 bits keep of a score."""
     config, state = pair.config, pair.state
     errors, row = dict(state.table), list(NUMBERS).index(config.numbers)
+    # what adding the shift in float16 does to the scores themselves
     shifted, _ = scores_plus(pair.head, torch.float16, config.shift, config.causal)
     past = torch.isfinite(pair.true)
     lost = float((shifted.double() - (pair.true + config.shift))[past].abs().max())
     largest = float((pair.true[past] + config.shift).abs().max())
-    after = f"with {config.shift:g} added to every score, {config.numbers}"
+    after = f"adding {config.shift:g} to every score changes no weight on paper; here in {config.numbers}"
+    rows = f"exactly the rows whose max rose after their first tile; wrong is an error above {pair.wrong:.0e}"
     return (
-        Compared(
-            "rows that are wrong without the line",
-            "rows",
-            float(state.risen.sum()),
-            float((state.error_wrong > pair.wrong).sum()),
-            f"the rows whose max rose after their first tile; of {len(state.risen)}, wrong is an error above {pair.wrong:.0e}",
-        ),
-        Compared("largest error with the line", "of the largest output", 0.0, float(state.error_right.max()), f"against float64; {config.numbers}"),
-        Compared(
-            "largest error without the line", "of the largest output", None, float(state.error_wrong.max()), "the same tiles, the same numbers, one line less"
-        ),
-        Compared(
-            f"shift at which the textbook formula overflows, {config.numbers}",
-            "added",
-            state.limit,
+        WRONG_ROWS(float((state.error_wrong > pair.wrong).sum()), float(state.risen.sum()), source=rows),
+        ERROR_WITHOUT(float(state.error_wrong.max()), float(state.error_right.max())),
+        OVERFLOW(
             overflow_shift(pair),
-            "ln of the largest number, less the largest logsumexp of a row",
+            state.limit,
+            source=f"ln of the largest {config.numbers} number, less the largest logsumexp of a row",
         ),
         *(
-            Compared(f"largest error, {WAYS[way]}", "of the largest output", 0.0, None if math.isnan(errors[way][row]) else errors[way][row], after)
+            SHIFTED_ERROR.of(way=WAYS[way])(
+                None if math.isnan(errors[way][row]) else errors[way][row], 0.0, source=after
+            )
             for way in WAYS
         ),
-        Compared(
-            "most a score loses in float16",
-            "nats",
-            spacing(torch.float16, largest) / 2,
+        FLOAT16_LOSS(
             lost,
-            f"half the distance of neighbouring float16 numbers near {largest:.0f}; rounding q and k adds to it",
+            spacing(torch.float16, largest) / 2,
+            source=f"half the distance of neighboring float16 numbers near {largest:.0f}; rounding q and k adds to it",
         ),
     )

@@ -48,7 +48,9 @@ def token_ids(text: str) -> list[int]:
     unknown = list(dict.fromkeys(symbol for symbol in text if symbol not in symbols))
     if unknown:
         told = ", ".join(repr(symbol) for symbol in unknown[:5]) + (" and others" if len(unknown) > 5 else "")
-        raise ValueError(f"text may hold only the {len(symbols)} characters the GPT has learnt, and it does not know {told}")
+        raise ValueError(
+            f"text may hold only the {len(symbols)} characters the GPT has learned, and it does not know {told}"
+        )
     return [symbols.index(symbol) for symbol in text]
 
 
@@ -60,7 +62,9 @@ def head_of(text: str, layer: int, head: int) -> Head:
     for block in model.blocks[: layer - 1]:
         x = block(x, turns, None, None)
     here: Any = model.blocks[layer - 1]
-    rows = here.attention.qkv(here.norm_1(x)).view(1, len(ids), 3 * HEADS, WIDTH)  # the heads of q, then of k, then of v
+    rows = here.attention.qkv(here.norm_1(x)).view(
+        1, len(ids), 3 * HEADS, WIDTH
+    )  # the heads of q, then of k, then of v
     qk, v = rows.split((2 * HEADS, HEADS), 2)
     q, k = rotate(F.layer_norm(qk, (WIDTH,)), turns).chunk(2, 2)
     return Head(*(part[0, :, head - 1].clone() for part in (q, k, v)))

@@ -1,4 +1,4 @@
-r"""Attention twice: with the whole table of scores, and tile by tile. Written to be read; nothing here is fast.
+r"""Attention twice: with the whole score matrix, and tile by tile. Written to be read; nothing here is fast.
 
 `SlowMemory` stands for a GPU's large memory: whatever an algorithm needs it must read from there, whatever it wants to
 keep it must write there, and every number that passes is counted.
@@ -6,7 +6,8 @@ keep it must write there, and every number that passes is counted.
 `absorb` is the heart. Some queries have seen some keys; of those they keep the largest score $m$, the sum $\ell$ of
 $e^{s-m}$ and the sum `out` of $e^{s-m}\,v$. New keys come with scores $s_j$ and values $v_j$:
 
-$$m' = \max(m, \max_j s_j), \quad \ell' = e^{m-m'}\ell + \sum_j e^{s_j-m'}, \quad out' = e^{m-m'}\,out + \sum_j e^{s_j-m'} v_j .$$
+$$m' = \max(m, \max_j s_j), \quad \ell' = e^{m-m'}\ell + \sum_j e^{s_j-m'}, \quad out' = e^{m-m'}\,out + \sum_j
+e^{s_j-m'} v_j .$$
 
 $out'/\ell'$ is the exact softmax answer over all keys seen, whatever the order and the size of the tiles.
 
@@ -40,7 +41,9 @@ class Tile:
 
 
 def blocks_by_rule(numbers: int, width: int) -> Blocks:
-    """The paper's rule for a fast memory of M numbers: B_c = ceil(M / 4d), B_r = min(B_c, d). Four blocks then fill it: Q, K, V, O."""
+    """The paper's rule for a fast memory of M numbers: B_c = ceil(M / 4d), B_r = min(B_c, d). Four blocks then fill it:
+    Q, K, V, O.
+    """
     keys = math.ceil(numbers / (4 * width))
     return Blocks(min(keys, width), keys)
 
@@ -92,7 +95,9 @@ def nothing_seen(q: Float[Tensor, "*H R D"]) -> Running:
     return Running(torch.full_like(one, -math.inf), torch.zeros_like(one), torch.zeros_like(q))
 
 
-def absorb(running: Running, scores: Float[Tensor, "*H R K"], v: Float[Tensor, "*H K D"], rescaling: bool = True) -> Running:
+def absorb(
+    running: Running, scores: Float[Tensor, "*H R K"], v: Float[Tensor, "*H K D"], rescaling: bool = True
+) -> Running:
     """The same queries after one more tile of keys. Without `rescaling`, the line that makes it right is taken out."""
     new_max = torch.maximum(running.row_max, scores.amax(-1, keepdim=True))  # (R, 1)
     weights = torch.exp(scores - new_max)  # (R, K)
@@ -104,7 +109,9 @@ def absorb(running: Running, scores: Float[Tensor, "*H R K"], v: Float[Tensor, "
 # --- the two algorithms -----------------------------------------------------------------------------------------------
 
 
-def scores_of(q: Float[Tensor, "*H R D"], k: Float[Tensor, "*H K D"], tile: Tile, causal: bool) -> Float[Tensor, "*H R K"]:
+def scores_of(
+    q: Float[Tensor, "*H R D"], k: Float[Tensor, "*H K D"], tile: Tile, causal: bool
+) -> Float[Tensor, "*H R K"]:
     """Scaled scores of one tile; the future is -inf."""
     scores = q @ k.mT / math.sqrt(q.shape[-1])  # (R, D) @ (D, K) -> (R, K)
     if not causal or tile.keys.stop - 1 <= tile.rows.start:
@@ -122,8 +129,13 @@ def attend_in_full(memory: SlowMemory, causal: bool) -> None:
     memory.write("O", memory.read("P") @ memory.read("V"))
 
 
-def attend_in_tiles(memory: SlowMemory, blocks: Blocks, causal: bool, order: str = "keys") -> Iterator[tuple[Tile, Running]]:
-    """One tile after the other, each with what its queries know now. Leaves O, m and l in the memory; S is never there."""
+def attend_in_tiles(
+    memory: SlowMemory, blocks: Blocks, causal: bool, order: str = "keys"
+) -> Iterator[tuple[Tile, Running]]:
+    """One tile after the other, each with what its queries know now.
+
+    Leaves O, m and l in the memory; S is never there.
+    """
     by_keys = order == "keys"
     tiles = tiles_of(memory.tensors["Q"].shape[-2], blocks, causal, order)
     memory.tensors |= dict(zip(("m", "l", "O"), state_tensors(memory.tensors["Q"]), strict=True))
@@ -166,7 +178,9 @@ def tiled_traffic(length: int, width: int, blocks: Blocks, causal: bool, order: 
     """2Nd + T_c (3Nd + 4N) for keys outside, 2Nd + N + 2Nd T_r for queries outside; a causal mask leaves tiles out."""
     if not causal:
         times = math.ceil(length / (blocks.keys if order == "keys" else blocks.rows))
-        return 2 * length * width + (times * (3 * length * width + 4 * length) if order == "keys" else length + times * 2 * length * width)
+        return 2 * length * width + (
+            times * (3 * length * width + 4 * length) if order == "keys" else length + times * 2 * length * width
+        )
     if order == "keys":  # a block of keys is met by the queries from the row block of its first key on
         met = sum(length - j.start // blocks.rows * blocks.rows for j in pieces(length, blocks.keys))
         return 2 * length * width + met * (3 * width + 4)

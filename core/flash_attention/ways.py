@@ -1,4 +1,5 @@
-"""Ways to compute attention: written out, by each of PyTorch's kernels, and in our own tiles; which one ran, and what it held.
+"""Ways to compute attention: written out, by each of PyTorch's kernels, and in our own tiles; which one ran, and what
+it held.
 
 `scaled_dot_product_attention` has several backends and picks one by device, dtype and shape. `sdpa_kernel` forces one;
 `ran` listens to the operations that are called, so it names the one that did the work, not the one that was asked for.
@@ -21,7 +22,14 @@ from core.flash_attention.tiling import Blocks, SlowMemory, attend_in_tiles
 from core.foundations.live_storages import LiveStorages
 from core.foundations.machine import this_machine
 
-WAYS = {"naive": "naive", "math": "SDPA math", "efficient": "SDPA memory-efficient", "flash": "SDPA flash", "cudnn": "SDPA cuDNN", "tiled": "our tiles"}
+WAYS = {
+    "naive": "naive",
+    "math": "SDPA math",
+    "efficient": "SDPA memory-efficient",
+    "flash": "SDPA flash",
+    "cudnn": "SDPA cuDNN",
+    "tiled": "our tiles",
+}
 BACKENDS = {
     "math": SDPBackend.MATH,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -35,7 +43,7 @@ KERNELS = {  # operation -> what it is
     "_scaled_dot_product_cudnn_attention": "cuDNN's kernel",
     "_scaled_dot_product_fused_attention_overrideable": "this device's own kernel",
 }
-SEPARATE = "separate operations: product, softmax, product"
+SEPARATE = "separate operations: matmul, softmax, matmul"
 OUR_BLOCKS = Blocks(256, 256)
 
 
@@ -59,7 +67,7 @@ class Work:
         return self.heads * self.length * self.width
 
     def flops(self, backward: bool) -> float:
-        """Two products of 2d per pair forward; four more backward if P was kept (five if it is computed again)."""
+        """Two matmuls of 2d per pair forward; four more backward if P was saved (five if it is computed again)."""
         return 4.0 * self.width * self.pairs * (3 if backward else 1)
 
     def least_bytes(self, backward: bool, size: int) -> float:
@@ -80,14 +88,18 @@ def number_type() -> torch.dtype:
 
 
 def inputs_of(work: Work, seed: int) -> Inputs:
-    """Normal numbers, as queries and keys are after normalisation; the way they are computed does not depend on them."""
-    dice, shape = torch.Generator().manual_seed(seed), (1, work.heads, work.length, work.width)
-    parts = [torch.randn(shape, generator=dice).to(this_machine().device, number_type()) for _ in range(4)]
+    """Normal numbers, as queries and keys are after normalisation; the way they are computed does not depend on
+    them.
+    """
+    rng, shape = torch.Generator().manual_seed(seed), (1, work.heads, work.length, work.width)
+    parts = [torch.randn(shape, generator=rng).to(this_machine().device, number_type()) for _ in range(4)]
     q, k, v = (part.requires_grad_() for part in parts[:3])
     return Inputs(q, k, v, parts[3])
 
 
-def naive(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], causal: bool) -> Float[Tensor, "B H T D"]:
+def naive(
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"], causal: bool
+) -> Float[Tensor, "B H T D"]:
     """The formula as it stands in the textbook."""
     scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (T, D) @ (D, T) -> (T, T)
     if causal:
@@ -135,7 +147,9 @@ class Names(TorchDispatchMode):
 
 
 def ran(way: str, work: Work) -> str | None:
-    """What really computes this attention if `way` is asked for ("free": PyTorch's own choice); None: it cannot be had here."""
+    """What really computes this attention if `way` is asked for ("free": PyTorch's own choice); None: it cannot be had
+    here.
+    """
     given, listening = inputs_of(Work(work.heads, min(work.length, 64), work.width, work.causal), 0), Names()
     try:
         with warnings.catch_warnings(), listening:
@@ -172,13 +186,16 @@ class PeakBytes(LiveStorages):
 def peak_bytes(way: str, work: Work, backward: bool, size: int) -> int:
     """Bytes at the peak, numbers of `size` bytes, with Q, K, V and dO there from the start.
 
-    Tables of H N^2 numbers: scores and weights forward; P, dP and dS backward; the mask is N^2 bytes, or numbers (math).
-    Fused kernels: rows of Q, K, V, dO, O, then dQ, dK, dV, and the logsumexp of each row in 32 bits.
+    Tables of H N^2 numbers: scores and weights forward; P, dP and dS backward; the mask is N^2 bytes, or numbers
+    (math). In 16 bits PyTorch's math way works on copies in 32 bits. Fused kernels: rows of Q, K, V, dO, O, then dQ,
+    dK, dV, and the logsumexp of each row in 32 bits.
     """
     row, table, mask = work.numbers * size, work.heads * work.length**2 * size, work.length**2 if work.causal else 0
     sums = 4 * work.heads * work.length
     if way == "naive":
         return 3 * table + mask + 7 * row if backward else 2 * table + mask + 6 * row
+    if way == "math" and size == 2:
+        return 6 * table + 11 * row if backward else 4 * table + 4 * mask + 14 * row
     if way == "math":
         return 3 * table + 8 * row if backward else 2 * table + size * mask + 6 * row
     if way == "tiled":

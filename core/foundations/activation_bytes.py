@@ -1,8 +1,9 @@
 r"""What one layer keeps for the backward pass, tensor by tensor, as the paper counts it.
 
-With $s$ tokens, $b$ texts, $h$ numbers per token and $a$ heads, everything is counted in units of $sbh$ bytes. A tensor of
-16-bit numbers as large as the layer's input is 2 of them; a dropout mask is 1 where a mask takes one byte per number (a GPU)
-and 2 where it is stored like the numbers (a CPU); a tensor with a number per head and pair of tokens is $as/h$ times as large.
+With $s$ tokens, $b$ texts, $h$ numbers per token and $a$ heads, everything is counted in units of $sbh$ bytes. A tensor
+of 16-bit numbers as large as the layer's input is 2 of them; a dropout mask is 1 where a mask takes one byte per number
+(a GPU) and 2 where it is stored like the numbers (a CPU); a tensor with a number per head and pair of tokens is $as/h$
+times as large.
 
 | kept by | what | $sbh$ bytes |
 |---|---|---|
@@ -11,8 +12,8 @@ and 2 where it is stored like the numbers (a CPU); a tensor with a number per he
 | attention, core | softmax 2, its mask 1, what dropout left of it 2 | $5as/h$ |
 | MLP | its input 2, input of GELU 8, input of the second product 8, mask 1 | 19 |
 
-Together $34 + 5as/h$. Over $t$ ranks of tensor parallelism the inputs of both halves, of the norms and the two masks (10) stay
-whole, the rest (24 and the core) is divided by $t$; sequence parallelism divides the 10 as well.
+Together $34 + 5as/h$. Over $t$ ranks of tensor parallelism the inputs of both halves, of the norms and the two masks
+(10) stay whole, the rest (24 and the core) is divided by $t$; sequence parallelism divides the 10 as well.
 """
 
 from dataclasses import dataclass
@@ -95,12 +96,17 @@ def core_parts(layer: Layer) -> list[Part]:
         return [Part(LOG_SUMS, 4 * layer.a / layer.h, False, True)]  # one 32-bit number per head and token
     told = [Part(SOFTMAX, layer.number * layer.square, False, True)]
     if layer.dropout:
-        told += [Part(MAP_MASK, layer.mask * layer.square, False, True), Part(DROPPED, layer.number * layer.square, False, True)]
+        told += [
+            Part(MAP_MASK, layer.mask * layer.square, False, True),
+            Part(DROPPED, layer.number * layer.square, False, True),
+        ]
     return told
 
 
 def llama_parts(layer: Layer) -> tuple[Part, ...]:
-    """The same way of counting for Llama's layer: no dropout, fewer heads for K and V, an MLP with a gate (three products)."""
+    """The same way of counting for Llama's layer: no dropout, fewer heads for K and V, an MLP with a gate (three
+    products).
+    """
     number, keys, wide = layer.number, (layer.key_heads or layer.a) / layer.a, layer.number * layer.inner / layer.h
     return (
         Part(NORM_1, number, True, False),
@@ -132,7 +138,9 @@ def kept_bytes(layer: Layer, recompute: Recompute = "none", ranks: int = 1, sequ
 
 
 def head_bytes(layer: Layer, vocabulary: int) -> float:
-    """What follows the last layer keeps: the input of the last norm and of the output product, and log-probabilities in 32 bits."""
+    """What follows the last layer keeps: the input of the last norm and of the output product, and log-probabilities in
+    32 bits.
+    """
     return layer.sbh * 2 * layer.number + 4 * layer.s * layer.b * vocabulary
 
 

@@ -1,9 +1,9 @@
 r"""The base model that fine-tuning starts from: a small Llama of our own, or an allow-listed one from the hub.
 
 Ours has the Llama architecture of transformers (RMSNorm, rotary positions, SwiGLU, nothing but `nn.Linear` in its
-layers), reads sub-word tokens (byte-level BPE) and lies in `assets/weights/harbour_llama/` in the hub's own format, so the same
-three lines load it and any model of the hub. It has learnt Python's manual and *The Harbour Reader*, modern prose
-written for this app, and has never seen the play.
+layers), reads sub-word tokens (byte-level BPE) and lies in `assets/weights/harbour_llama/` in the hub's own format, so
+the same three lines load it and any model of the hub. It has learned Python's manual and *The Harbour Reader*, modern
+prose written for this app, and has never seen the play.
 
 Loss is counted in nats per *token*; a token of ours is 2 to 3 characters, so the numbers are higher than those of the
 nanoGPT tab, which are per character.
@@ -25,15 +25,17 @@ from jaxtyping import Int
 from torch import Tensor
 
 from core.foundations.corpus import ASSETS, Corpus, batch_of, load_corpus, windows_of
+from core.foundations.hub import HUB, fetched, of_kind
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, draw, probabilities
-from core.foundations.turns import last_of
-from core.foundations.weights import HUB, fetched
+from core.foundations.turns import without_pauses
 
 FOLDER = ASSETS / "weights" / "harbour_llama"
 CONTEXT = 128  # tokens
 VOCABULARY = 1024
-BASES = {"shipped": "the shipped base, 2.3 M parameters"} | {name: told.what for name, told in HUB.items() if told.llama}
+BASES = {"shipped": "the shipped base, 2.3 M parameters"} | {
+    name: model.what for name, model in of_kind("llama").items()
+}
 UNIT_FLOPS = {"cpu": 6e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
 
 
@@ -64,7 +66,9 @@ def from_folder(folder: Path, name: str, **how: Any) -> Base:
 
     disable_progress_bar()
     how = {"dtype": torch.float32} | how
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **how)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, trust_remote_code=False, **how
+    )
     if "quantization_config" not in how and "device_map" not in how:
         model = model.to(this_machine().device)
     return Base(name, model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")))
@@ -100,35 +104,42 @@ def check_memory(need: float, what: str) -> None:
     """Refuse, before anything is loaded, what cannot fit."""
     free = free_bytes()
     if need > free:
-        raise ValueError(f"{what} needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free here: choose a smaller model or fewer bits")
+        raise ValueError(
+            f"{what} needs {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free here: choose a smaller model"
+            " or fewer bits"
+        )
 
 
 # --- looking at a model -----------------------------------------------------------------------------------------------
 
 
-def cross_entropy(model: Any, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    model: Any, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], reduction: str = "mean"
+) -> Tensor:
     """Surprise in nats per token at what really came next."""
     logits = model(input_ids=inputs, use_cache=False).logits  # (B, T) -> (B, T, V)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
 def windows_at_once(model: Any, context: int, flops_per_weight: int) -> int:
-    """How many windows one unit of work takes: 2 FLOPs per weight and token forward, 4 more for the whole backward pass."""
+    """How many windows one unit of work takes: 2 FLOPs per weight and token forward, 4 more for the whole backward
+    pass.
+    """
     weights = sum(weight.numel() for weight in model.parameters())
     device = next(model.parameters()).device.type
     return max(1, int(UNIT_FLOPS[device] / (flops_per_weight * weights * context)))
 
 
-def validate(model: Any, ids: Int[Tensor, "N"], context: int, most: int | None = None) -> Iterator[float | None]:
-    """Yields None between parts, then the mean loss in nats per token over (the first `most` tokens of) a text."""
+def validate(model: Any, ids: Int[Tensor, "N"], context: int, most: int | None = None) -> Generator[None, None, float]:
+    """The mean loss in nats per token over (the first `most` tokens of) a text; yields between parts."""
     inputs, targets = windows_of(ids, context, most)
     total, at_once = 0.0, windows_at_once(model, context, 2)
     for first in range(0, len(inputs), at_once):
         if first:
-            yield None
+            yield
         part = slice(first, first + at_once)
         total += summed_loss(model, inputs[part], targets[part])
-    yield total / targets.numel()
+    return total / targets.numel()
 
 
 @torch.inference_mode()
@@ -142,20 +153,20 @@ def summed_loss(model: Any, inputs: Tensor, targets: Tensor) -> float:
 
 def write(base: Base, model: Any, prompt: str, length: int, choice: Choice, seed: int) -> str:
     """Continue the prompt by `length` tokens; `model` is the base's own, or an adapted one. Gives the new text only."""
-    ids, dice = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
+    ids, rng = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
     written: list[int] = []
-    for token in drawn(model, ids, length, choice, dice):
+    for token in drawn(model, ids, length, choice, rng):
         written.append(token)
     return base.text(ids + written)[len(base.text(ids)) :]
 
 
-def drawn(model: Any, ids: list[int], length: int, choice: Choice, dice: torch.Generator) -> Iterator[int]:
+def drawn(model: Any, ids: list[int], length: int, choice: Choice, rng: torch.Generator) -> Iterator[int]:
     """Tokens, one after the other, each from one pass over one position."""
     cache, new, device = None, ids, next(model.parameters()).device
     model.eval()
     for _ in range(length):
         logits, cache = next_logits(model, torch.tensor([new], device=device), cache)
-        token = draw(probabilities(logits, choice), dice)
+        token = draw(probabilities(logits, choice), rng)
         yield token
         new = [token]
 
@@ -180,7 +191,9 @@ def learn_tokens(text: str) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(text.split("\n\n"), trainer)
     return tokenizer
 
@@ -189,12 +202,25 @@ def new_model(seed: int) -> Any:
     """A Llama of 2.3 million parameters whose weights come from the seed alone."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=VOCABULARY, hidden_size=192, intermediate_size=576, num_hidden_layers=4, num_attention_heads=6,
-                         num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None, eos_token_id=None)  # fmt: skip
-    model, dice = LlamaForCausalLM(config), torch.Generator().manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=576,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=1024,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model, rng = LlamaForCausalLM(config), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in (weight for weight in model.parameters() if weight.ndim == 2):
-            weight.copy_(torch.randn(weight.shape, generator=dice) * (0.02 if weight.shape[0] == VOCABULARY else weight.shape[1] ** -0.5))
+            weight.copy_(
+                torch.randn(weight.shape, generator=rng)
+                * (0.02 if weight.shape[0] == VOCABULARY else weight.shape[1] ** -0.5)
+            )
     return model
 
 
@@ -210,19 +236,22 @@ def pretrain(steps: int, learning_rate: float = 0.02, batch: int = 12, seed: int
         torch.optim.Muon(matrices, learning_rate, weight_decay=0.1, adjust_lr_fn="original"),
         torch.optim.AdamW(others, learning_rate / 5, betas=(0.9, 0.98), weight_decay=0.1),
     ]
-    rates, dice = [learning_rate, learning_rate / 5], torch.Generator().manual_seed(seed)
+    rates, rng = [learning_rate, learning_rate / 5], torch.Generator().manual_seed(seed)
     for step in range(steps):
         for optimizer, rate in zip(optimizers, rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        inputs, targets = batch_of(train_ids, CONTEXT, batch, dice)
+        inputs, targets = batch_of(train_ids, CONTEXT, batch, rng)
         loss = cross_entropy(base.model, inputs.to(base.device), targets.to(base.device))
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         if step % 100 == 99:
-            told = {corpus.name: round(last_of(validate(base.model, base.ids(corpus.validation), CONTEXT, 8192)), 3) for corpus in corpora}
+            told = {
+                corpus.name: round(without_pauses(validate(base.model, base.ids(corpus.validation), CONTEXT, 8192)), 3)
+                for corpus in corpora
+            }
             print(f"step {step + 1}: loss {loss.item():.3f}, validation {told}", file=log, flush=True)
     return base
 
@@ -236,11 +265,15 @@ def save(base: Base, folder: Path) -> None:
 
 
 def main(save_to: Path, steps: int = 900) -> None:
+    """Train our base and write it with its card."""
     base = pretrain(steps)
     for corpus in [*pretraining_corpora(), load_corpus("play")]:
         ids = base.ids(corpus.validation)
-        loss = last_of(validate(base.model, ids, CONTEXT))
-        print(f"{corpus.name}: {loss:.4f} nats per token, {loss * len(ids) / len(corpus.validation):.4f} per character", file=sys.stderr)
+        loss = without_pauses(validate(base.model, ids, CONTEXT))
+        print(
+            f"{corpus.name}: {loss:.4f} nats per token, {loss * len(ids) / len(corpus.validation):.4f} per character",
+            file=sys.stderr,
+        )
     save(base, save_to)
 
 

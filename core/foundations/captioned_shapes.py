@@ -1,14 +1,16 @@
 r"""Captioned shapes: an endless world of small pictures with captions, drawn from a seed.
 
-A scene is one object (or two, with a relation) on a black or a white ground: a colour, a shape, a size, a place. It is drawn
-with anti-aliasing: a pixel whose centre lies $d$ pixels outside a shape's outline (its signed distance) is covered by
-$\min(1, \max(0, \tfrac12 - d))$.
+A scene is one object (or two, with a relation) on a black or a white ground: a colour, a shape, a size, a place. It is
+drawn with anti-aliasing: a pixel whose centre lies $d$ pixels outside a shape's outline (its signed distance) is
+covered by $\min(1, \max(0, \tfrac12 - d))$.
 
-**What is never shown.** Eight of the 48 pairs of colour and shape are held out: no training picture and no training caption
-has them. A model that has learnt "red" and "diamond" can still know a red diamond; one that has learnt pairs by heart cannot.
-So that "red is never a diamond" cannot be learnt as a shortcut, some training pictures are grey and their captions name no colour.
+**What is never shown.** Eight of the 48 pairs of colour and shape are held out: no training picture and no training
+caption has them. A model that has learned "red" and "diamond" can still know a red diamond; one that has learned pairs
+by heart cannot. So that "red is never a diamond" cannot be learned as a shortcut, some training pictures are grey and
+their captions name no colour.
 
-**What captions leave out.** Size, place and ground are told only now and then, so a picture knows more than its caption.
+**What captions leave out.** Size, place and ground are told only now and then, so a picture knows more than its
+caption.
 
 Left out: overlapping objects, rotation, texture, perspective.
 Source: signed distances of polygons: Inigo Quilez, iquilezles.org/articles/distfunctions2d.
@@ -63,7 +65,7 @@ class Scenes:
     def __len__(self) -> int:
         return len(self.count)
 
-    def __getitem__(self, chosen: slice) -> "Scenes":
+    def __getitem__(self, chosen: slice | np.ndarray) -> "Scenes":
         arrays: dict[str, Any] = {name: value[chosen] for name, value in vars(self).items() if name != "side"}
         return replace(self, **arrays)
 
@@ -89,7 +91,7 @@ def pair_codes(held_out: bool | None) -> Int[np.ndarray, "P 2"]:
 
 
 def draw(
-    dice: np.random.Generator,
+    rng: np.random.Generator,
     n: int,
     *,
     two: float = 0.0,
@@ -98,39 +100,44 @@ def draw(
     pairs: Sequence[tuple[str, str]] = (),
     side: int = 32,
 ) -> Scenes:
-    """n scenes. two: share with two objects; grey: share without colour; held_out: only those pairs, only the others, or (None) any.
+    """n scenes. two: share with two objects; grey: share without colour; held_out: only those pairs, only the others,
+    or (None) any.
 
     pairs: the colour and shape of each scene's object, where they are not left to chance. side 16: one large object.
     """
-    codes = pair_codes(held_out)[dice.integers(len(pair_codes(held_out)), size=(n, 2))]
+    codes = pair_codes(held_out)[rng.integers(len(pair_codes(held_out)), size=(n, 2))]
     if pairs:
         codes[:, 0] = [(tuple(COLOURS).index(colour), SHAPES.index(shape)) for colour, shape in pairs]
-    count = np.where(dice.random(n) < two, 2, 1)
+    count = np.where(rng.random(n) < two, 2, 1)
     colour, shape = codes[..., 0].copy(), codes[..., 1]
-    colour[dice.random(n) < grey] = GREY
+    colour[rng.random(n) < grey] = GREY
     if side == 16:
-        radius = dice.uniform(*LARGE_16, size=(n, 2))
+        radius = rng.uniform(*LARGE_16, size=(n, 2))
     else:
-        low, high = size_bounds(dice, n)
-        radius = np.where(count == 1, dice.uniform(low, high), 0.0)[:, None] + np.where(count == 2, 1, 0)[:, None] * dice.uniform(*TWO_RADIUS, size=(n, 2))
-    x, y = (dice.uniform(radius + 0.5, side - radius - 0.5) for _ in range(2))
-    pairs_apart(dice, count, radius, x, y, side)
-    return Scenes(side, count, colour, shape, radius, x, y, dice.integers(len(GROUNDS), size=n))
+        low, high = size_bounds(rng, n)
+        radius = np.where(count == 1, rng.uniform(low, high), 0.0)[:, None] + np.where(count == 2, 1, 0)[
+            :, None
+        ] * rng.uniform(*TWO_RADIUS, size=(n, 2))
+    x, y = (rng.uniform(radius + 0.5, side - radius - 0.5) for _ in range(2))
+    pairs_apart(rng, count, radius, x, y, side)
+    return Scenes(side, count, colour, shape, radius, x, y, rng.integers(len(GROUNDS), size=n))
 
 
-def size_bounds(dice: np.random.Generator, n: int) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
-    bounds = np.array(list(SIZES.values()))[dice.integers(len(SIZES), size=n)]
+def size_bounds(rng: np.random.Generator, n: int) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+    bounds = np.array(list(SIZES.values()))[rng.integers(len(SIZES), size=n)]
     return bounds[:, 0], bounds[:, 1]
 
 
-def pairs_apart(dice: np.random.Generator, count: np.ndarray, radius: np.ndarray, x: np.ndarray, y: np.ndarray, side: int) -> None:
+def pairs_apart(
+    rng: np.random.Generator, count: np.ndarray, radius: np.ndarray, x: np.ndarray, y: np.ndarray, side: int
+) -> None:
     """Two objects go to two halves of the picture, side by side or one above the other, in place."""
     n = len(count)
-    along = dice.integers(2, size=n)  # 0: side by side, 1: one above the other
-    first = dice.integers(2, size=n)  # which of the two is left, or above
+    along = rng.integers(2, size=n)  # 0: side by side, 1: one above the other
+    first = rng.integers(2, size=n)  # which of the two is left, or above
     for thing in range(2):
         low = (first == thing).astype(int)  # 1: in the first half
-        centre = np.where(low == 1, side / 4, 3 * side / 4) + dice.uniform(-1, 1, size=n)
+        centre = np.where(low == 1, side / 4, 3 * side / 4) + rng.uniform(-1, 1, size=n)
         centre = centre.clip(radius[:, thing] + 0.5, side - radius[:, thing] - 0.5)
         x[:, thing] = np.where((count == 2) & (along == 0), centre, x[:, thing])
         y[:, thing] = np.where((count == 2) & (along == 1), centre, y[:, thing])
@@ -156,7 +163,10 @@ def polygon(corners: Sequence[tuple[float, float]], px: Tensor, py: Tensor) -> T
 
 def ring(radii: Sequence[float], turn: float) -> list[tuple[float, float]]:
     """Corners around the centre, at the given radii in turn."""
-    return [(r * math.sin(turn + 2 * math.pi * i / len(radii)), -r * math.cos(turn + 2 * math.pi * i / len(radii))) for i, r in enumerate(radii)]
+    return [
+        (r * math.sin(turn + 2 * math.pi * i / len(radii)), -r * math.cos(turn + 2 * math.pi * i / len(radii)))
+        for i, r in enumerate(radii)
+    ]
 
 
 ARM = 0.34  # half the width of a cross's arms
@@ -165,7 +175,20 @@ CORNERS = {
     "triangle": [(0.0, -0.95), (1.0, 0.78), (-1.0, 0.78)],
     "diamond": [(0.0, -1.0), (0.72, 0.0), (0.0, 1.0), (-0.72, 0.0)],
     "star": ring([1.05, 0.42] * 5, 0.0),
-    "cross": [(-ARM, -1), (ARM, -1), (ARM, -ARM), (1, -ARM), (1, ARM), (ARM, ARM), (ARM, 1), (-ARM, 1), (-ARM, ARM), (-1, ARM), (-1, -ARM), (-ARM, -ARM)],
+    "cross": [
+        (-ARM, -1),
+        (ARM, -1),
+        (ARM, -ARM),
+        (1, -ARM),
+        (1, ARM),
+        (ARM, ARM),
+        (ARM, 1),
+        (-ARM, 1),
+        (-ARM, ARM),
+        (-1, ARM),
+        (-1, -ARM),
+        (-ARM, -ARM),
+    ],
 }  # of radius 1, y downwards
 
 
@@ -177,7 +200,11 @@ def distance(shape: str, px: Tensor, py: Tensor) -> Tensor:
 def render(scenes: Scenes) -> Float[Tensor, "N 3 H W"]:
     """The pictures, values from 0 to 1."""
     n, side = len(scenes), scenes.side
-    picture = torch.tensor(list(GROUNDS.values()), dtype=torch.float32)[torch.from_numpy(scenes.ground)].view(n, 1, 1, 1).repeat(1, 3, side, side)
+    picture = (
+        torch.tensor(list(GROUNDS.values()), dtype=torch.float32)[torch.from_numpy(scenes.ground)]
+        .view(n, 1, 1, 1)
+        .repeat(1, 3, side, side)
+    )
     centres = torch.arange(side) + 0.5
     tints = torch.tensor(TINTS, dtype=torch.float32)
     for thing in range(2):
@@ -186,7 +213,10 @@ def render(scenes: Scenes) -> Float[Tensor, "N 3 H W"]:
             own = np.flatnonzero(there & (scenes.shape[:, thing] == code))
             if not len(own):
                 continue
-            radius, x, y = (torch.from_numpy(part[own, thing]).float().view(-1, 1, 1) for part in (scenes.radius, scenes.x, scenes.y))
+            radius, x, y = (
+                torch.from_numpy(part[own, thing]).float().view(-1, 1, 1)
+                for part in (scenes.radius, scenes.x, scenes.y)
+            )
             px = ((centres.view(1, 1, -1) - x) / radius).expand(-1, side, side)
             py = ((centres.view(1, -1, 1) - y) / radius).expand(-1, side, side)
             cover = (0.5 - distance(shape, px, py) * radius).clamp(0, 1)[:, None]  # (n, 1, H, W)
@@ -223,21 +253,21 @@ def article(words: str) -> str:
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
-def caption(scenes: Scenes, number: int, dice: np.random.Generator, told: float = 0.4) -> str:
+def caption(scenes: Scenes, number: int, rng: np.random.Generator, told: float = 0.4) -> str:
     """Words for a scene. told: how often size, place and ground are each mentioned."""
-    mentions = dice.random(3) < told
+    mentions = rng.random(3) < told
     if scenes.count[number] == 2:
         first, second = noun(scenes, number, 0), noun(scenes, number, 1)
         words = f"{first} {relation_of(scenes, number)} {second}"
     else:
         words = noun(scenes, number, 0, bool(mentions[0]) and scenes.side == 32)
         words += f" {place_of(scenes.x[number, 0], scenes.y[number, 0], scenes.side)}" if mentions[1] else ""
-    words = BEGINNINGS[dice.integers(len(BEGINNINGS))] + words
+    words = BEGINNINGS[rng.integers(len(BEGINNINGS))] + words
     return words + (f" on {tuple(GROUNDS)[scenes.ground[number]]}" if mentions[2] else "")
 
 
-def captions(scenes: Scenes, dice: np.random.Generator, told: float = 0.4) -> list[str]:
-    return [caption(scenes, number, dice, told) for number in range(len(scenes))]
+def captions(scenes: Scenes, rng: np.random.Generator, told: float = 0.4) -> list[str]:
+    return [caption(scenes, number, rng, told) for number in range(len(scenes))]
 
 
 def prompt(colour: str, shape: str) -> str:
@@ -248,7 +278,11 @@ def prompt(colour: str, shape: str) -> str:
 
 LITTLE = ("a", "an", "of", "picture", "drawing", "there", "is", "this", "in", "on", "at", "the")
 WORDS = (*COLOURS, *SHAPES, *SIZES, *GROUNDS, *LITTLE, "left", "right", "above", "below", "top", "bottom", "middle")
-PAD, START, END = 0, len(WORDS) + 1, len(WORDS) + 2  # the end has the largest number: CLIP reads its state at the largest token
+PAD, START, END = (
+    0,
+    len(WORDS) + 1,
+    len(WORDS) + 2,
+)  # the end has the largest number: CLIP reads its state at the largest token
 VOCABULARY = END + 1
 NUMBERS = {word: number + 1 for number, word in enumerate(WORDS)}
 
@@ -274,10 +308,14 @@ def tokens_of(texts: Sequence[str]) -> Int[Tensor, "N 24"]:
         if unknown:
             known = ", ".join(word for word in WORDS if word not in LITTLE)
             raise ValueError(
-                f"This small world does not know {', '.join(repr(word[:12]) for word in unknown[:2])}; it knows: {known}, and little words like 'on the'"
+                f"This small world does not know {', '.join(repr(word[:12]) for word in unknown[:2])}; it knows:"
+                f" {known}, and little words like 'on the'"
             )
         if not words:
-            raise ValueError("The prompt is empty: write some of the words that this small world knows, like 'a red circle on the left'")
+            raise ValueError(
+                "The prompt is empty: write some of the words that this small world knows, like 'a red circle on the"
+                " left'"
+            )
         if len(words) > CONTEXT - 2:
             raise ValueError(f"A prompt may have at most {CONTEXT - 2} words, got {len(words)}")
         row[: len(words) + 2] = torch.tensor([START, *(NUMBERS[word] for word in words), END])

@@ -1,14 +1,19 @@
 r"""Texts to learn from, as characters: what they are, how they split, and what a table of n-grams would know of them.
 
-The ladder of horizontal lines on the loss chart is computed from the text alone:
+The dashed lines on the loss chart are n-gram baselines: what tables of the training text alone reach on the validation
+text. A model of the tables is the simplest language model there is:
 
-$$\ln V \;\ge\; H(x_t) \;\ge\; H(x_t \mid x_{t-1}) \;\ge\; H(x_t \mid x_{t-2}, x_{t-1})$$
+$$P(x_t \mid h) = \frac{c(h, x_t) + T(h)\,P(x_t \mid h')}{c(h) + T(h)}$$
 
-guessing blindly, knowing how often each character occurs, knowing the pairs, knowing the triples. A model whose loss
-lies below a line has learnt more than that table holds. All in nats per character (1 nat = 1.443 bits).
+$c$ counts how often characters followed the history $h$ of the one or two characters before, $T(h)$ how many different
+ones did, and $h'$ is the history without its first character (Witten-Bell smoothing). Guessing blindly costs $\ln V$; a
+unigram table knows how often each character occurs, a bigram table the pairs, a trigram table the triples. A model
+whose validation loss lies below a line has learned more than that table holds. All in nats per character (1 nat = 1.443
+bits).
 
-Left out: smoothing. The tables are counted on the very text they are scored on, which flatters the triples of a short text.
-Source: Shannon 1951, "Prediction and Entropy of Printed English".
+Left out: longer histories, and better smoothing (Kneser-Ney).
+Source: Shannon 1951, "Prediction and Entropy of Printed English"; Witten and Bell 1991, "The zero-frequency problem",
+method C.
 """
 
 import math
@@ -18,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 ASSETS = Path(__file__).parents[2] / "assets"
 OWN_TEXT_BYTES = 5_000_000
+SHORTEST_CONTEXT = 8  # characters; the shortest that the tab offers
 MOST_SYMBOLS = 5_000  # different characters a model may know; the output layer has one row for each
 
 CORPORA = {
@@ -40,7 +46,7 @@ TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text split in two: the model learns from `train` and is judged on `validation`, which it never sees."""
+    """A text split in two: the model learns from `train` and is evaluated on `validation`, which it never sees."""
 
     name: str
     train: str
@@ -85,7 +91,7 @@ def shipped_corpus(name: str) -> Corpus:
 
 
 def split(name: str, texts: list[str]) -> Corpus:
-    """The first 90 % of each text is learnt from, the last 10 % is for judging."""
+    """The first 90 % of each text is learned from, the last 10 % is for judging."""
     cuts = [int(0.9 * len(text)) for text in texts]
     train = "".join(text[:cut] for text, cut in zip(texts, cuts, strict=True))
     validation = "".join(text[cut:] for text, cut in zip(texts, cuts, strict=True))
@@ -123,20 +129,30 @@ def tiny_shakespeare() -> str:
             downloader=pooch.HTTPDownloader(timeout=5),
         )
     except (OSError, ValueError):  # no network, no answer within 5 s, or not the file that was expected
-        raise ValueError("Tiny Shakespeare could not be downloaded: it needs the network once; please choose another text") from None
+        raise ValueError(
+            "Tiny Shakespeare could not be downloaded: it needs the network once; please choose another text"
+        ) from None
     return Path(path).read_text(encoding="utf-8")
 
 
 def own_text(pasted: str, uploaded: bytes) -> str:
-    """The user's text, or one sentence that says why it cannot be learnt from."""
+    """The user's text, or one sentence that says why it cannot be learned from."""
     if len(uploaded) > OWN_TEXT_BYTES or len(pasted.encode("utf-8", "replace")) > OWN_TEXT_BYTES:
-        raise ValueError(f"Your text must be at most 5 MB, got {max(len(uploaded), len(pasted.encode('utf-8', 'replace'))) / 1e6:.1f} MB")
+        raise ValueError(
+            "Your text must be at most 5 MB, got"
+            f" {max(len(uploaded), len(pasted.encode('utf-8', 'replace'))) / 1e6:.1f} MB"
+        )
     try:
-        text = (uploaded.decode("utf-8") if uploaded else pasted).replace("\r\n", "\n").replace("\x00", "")
+        text = uploaded.decode("utf-8-sig") if uploaded else pasted.removeprefix("\ufeff")
+        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     except UnicodeDecodeError:
-        raise ValueError("Your file must be plain text in UTF-8, and this one is not") from None
+        raise ValueError(
+            "Your file must be plain text in UTF-8, and this one is not: open it in an editor and save it as UTF-8"
+        ) from None
     if any("\ud800" <= symbol <= "\udfff" for symbol in set(text)):
-        raise ValueError("Your text holds half of a character (a lone surrogate), which no file can hold: please paste it again")
+        raise ValueError(
+            "Your text holds half of a character (a lone surrogate), which no file can hold: please paste it again"
+        )
     symbols = len(set(text))
     if not text.strip():
         raise ValueError("Your own text is empty: paste some, or upload a .txt file")
@@ -150,38 +166,75 @@ def own_text(pasted: str, uploaded: bytes) -> str:
 def check_length(corpus: Corpus, context: int) -> None:
     """Both parts must hold one window of `context` characters and the character after it."""
     shortest = min(len(corpus.train), len(corpus.validation))
-    if shortest < context + 1:
+    if shortest >= context + 1:
+        return
+    length, most = len(corpus.text), shortest - 1
+    needed = 10 * context + 1  # a tenth is kept for judging, and must hold a window and the character after it
+    start = (
+        f"Your text is too short: it has {length:,} characters, and a context of {context} needs {needed:,}, since a"
+        " tenth is"
+    )
+    if most < SHORTEST_CONTEXT:
         raise ValueError(
-            f"context must be shorter than the text allows: 10 % of it is kept for judging, and with {len(corpus.text):,} characters "
-            f"context may be at most {max(shortest - 1, 0)}, got {context}"
+            f"{start} kept for judging; paste at least {10 * SHORTEST_CONTEXT + 1} characters and set the context to 8"
         )
+    raise ValueError(f"{start} kept for judging; paste more, or set the context to at most {most}")
 
 
-def ladder(text: str) -> dict[str, float]:
-    """ln V and the conditional entropies of a character given 0, 1 and 2 characters before it, in nats."""
-    codes = np.unique(np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32), return_inverse=True)[1].astype(np.int64)
-    size = int(codes.max()) + 1
-    joint = [0.0] + [block_entropy(np.concatenate([codes, codes[: n - 1]]), n, size) for n in (1, 2, 3)]  # the text as a ring: each length has N blocks
-    names = ("unigram", "bigram", "trigram")
-    return {"ln V": math.log(size)} | {name: joint[n + 1] - joint[n] for n, name in enumerate(names)}
+def ngram_baselines(corpus: Corpus) -> dict[str, float]:
+    """ln V, and the loss on the validation text of tables of 1, 2 and 3 characters of the training text, in nats."""
+    size = len(corpus.symbols)
+    train, evaluated = corpus.train_ids.numpy().astype(np.int64), corpus.validation_ids.numpy().astype(np.int64)
+    p = np.full(
+        len(evaluated), 1 / size
+    )  # each character's probability by the tables so far; at first all are equally likely
+    losses = {"ln V": math.log(size)}
+    for n, name in enumerate(("unigram", "bigram", "trigram")):
+        p = with_longer_history(p, train, evaluated, n, size)
+        losses[name] = float(-np.log(p[n:]).mean())
+    return losses
 
 
-def block_entropy(codes: Int[np.ndarray, "N"], n: int, size: int) -> float:
-    """Entropy in nats of the text's n-character blocks: H = -sum p ln p. Needs size**n < 2**63."""
-    blocks = sum(codes[i : len(codes) - n + 1 + i] * size ** (n - 1 - i) for i in range(n))
-    counts = np.unique(blocks, return_counts=True)[1]
-    p = counts / counts.sum()
-    return float(-(p * np.log(p)).sum())
+def with_longer_history(
+    shorter: Float[np.ndarray, "N"], train: Int[np.ndarray, "M"], evaluated: Int[np.ndarray, "N"], n: int, size: int
+) -> Float[np.ndarray, "N"]:
+    """Witten-Bell: P(x | h) of every evaluated character given the n before it, from P(x | h') in `shorter`.
+
+    Needs size^(n + 1) < 2^63. The first n characters have no such history and keep what they had.
+    """
+    blocks, counts = np.unique(blocks_of(train, n + 1, size), return_counts=True)
+    histories, first = np.unique(
+        blocks // size, return_index=True
+    )  # blocks are sorted, so those of a history stand together
+    totals, kinds = np.add.reduceat(counts, first), np.diff(np.append(first, len(blocks)))
+    wanted = blocks_of(evaluated, n + 1, size)
+    at, of = np.searchsorted(blocks, wanted).clip(max=len(blocks) - 1), wanted // size
+    history = np.searchsorted(histories, of).clip(max=len(histories) - 1)
+    known = histories[history] == of
+    c = np.where(blocks[at] == wanted, counts[at], 0)
+    total, kind = np.where(known, totals[history], 0), np.where(known, kinds[history], 1)
+    p = shorter.copy()
+    p[n:] = (c + kind * shorter[n:]) / (total + kind)
+    return p
 
 
-def batch_of(data: Int[Tensor, "N"], context: int, batch: int, dice: torch.Generator) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+def blocks_of(codes: Int[np.ndarray, "N"], n: int, size: int) -> Int[np.ndarray, "M"]:
+    """Every n characters in a row as one number."""
+    return sum(codes[i : len(codes) - n + 1 + i] * size ** (n - 1 - i) for i in range(n))
+
+
+def batch_of(
+    data: Int[Tensor, "N"], context: int, batch: int, rng: torch.Generator
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
     """Random windows of the text and, shifted by one, the characters to predict."""
-    start = torch.randint(len(data) - context, (batch, 1), generator=dice)
+    start = torch.randint(len(data) - context, (batch, 1), generator=rng)
     at = start + torch.arange(context)  # (B, 1) + (T,) -> (B, T)
     return data[at], data[at + 1]
 
 
-def windows_of(data: Int[Tensor, "N"], context: int, most: int | None = None) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+def windows_of(
+    data: Int[Tensor, "N"], context: int, most: int | None = None
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
     """The text cut into consecutive windows, for judging; `most` limits how many characters are used."""
     whole = min(len(data) - 1, most or len(data)) // context
     return data[: whole * context].view(whole, context), data[1 : whole * context + 1].view(whole, context)

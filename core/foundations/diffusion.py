@@ -1,21 +1,22 @@
 r"""Diffusion, written out: how a picture becomes noise, and how noise becomes a picture.
 
-**Forward.** At step $t$ a picture is a mix of itself and noise, $x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon$,
-where $\bar\alpha_t = \prod_{s \le t}(1-\beta_s)$ falls from 1 to (nearly) 0.
+**Forward.** At step $t$ a picture is a mix of itself and noise, $x_t = \sqrt{\bar\alpha_t}\,x_0 +
+\sqrt{1-\bar\alpha_t}\,\varepsilon$, where $\bar\alpha_t = \prod_{s \le t}(1-\beta_s)$ falls from 1 to (nearly) 0.
 
-**What a network may predict.** The noise $\varepsilon$, the picture $x_0$, or $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$.
-Each of them with $x_t$ gives the other two (`both_of`).
+**What a network may predict.** The noise $\varepsilon$, the picture $x_0$, or $v = \sqrt{\bar\alpha_t}\,\varepsilon -
+\sqrt{1-\bar\alpha_t}\,x_0$. Each of them with $x_t$ gives the other two (`both_of`).
 
-**Backward.** DDIM goes from $t$ to an earlier $s$ by mixing the predicted picture and the predicted noise anew; $\eta$ says how much of the
-noise is drawn afresh ($\eta = 1$ is DDPM):
+**Backward.** DDIM goes from $t$ to an earlier $s$ by mixing the predicted picture and the predicted noise anew; $\eta$
+says how much of the noise is drawn afresh ($\eta = 1$ is DDPM):
 
 $$x_s = \sqrt{\bar\alpha_s}\,\hat x_0 + \sqrt{1-\bar\alpha_s-\sigma^2}\,\hat\varepsilon + \sigma z, \qquad
 \sigma = \eta\sqrt{\tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}}\sqrt{1-\tfrac{\bar\alpha_t}{\bar\alpha_s}}.$$
 
-**Guidance** exaggerates what the words change: $\hat\varepsilon = \varepsilon(x_t) + w\,(\varepsilon(x_t, c) - \varepsilon(x_t))$.
+**Guidance** exaggerates what the words change: $\hat\varepsilon = \varepsilon(x_t) + w\,(\varepsilon(x_t, c) -
+\varepsilon(x_t))$.
 
-Left out: learnt variances, continuous time. Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2020, arXiv:2010.02502;
-Salimans and Ho 2022, arXiv:2202.00512 (v); Ho and Salimans 2022, arXiv:2207.12598 (guidance).
+Left out: learned variances, continuous time. Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2020,
+arXiv:2010.02502; Salimans and Ho 2022, arXiv:2202.00512 (v); Ho and Salimans 2022, arXiv:2207.12598 (guidance).
 """
 
 import math
@@ -57,7 +58,9 @@ def velocity(x0: Tensor, noise: Tensor, kept: Tensor | float) -> Tensor:
 
 
 def both_of(x: Tensor, told: Tensor, kept: Tensor | float, kind: str) -> tuple[Tensor, Tensor]:
-    """(predicted picture, predicted noise) from x_t and what the network told: 'epsilon', 'sample' or 'v_prediction'."""
+    """(predicted picture, predicted noise) from x_t and what the network told: 'epsilon', 'sample' or
+    'v_prediction'.
+    """
     kept = torch.as_tensor(kept)
     if kind == "epsilon":
         return (x - (1 - kept).sqrt() * told) / kept.sqrt(), told
@@ -66,8 +69,13 @@ def both_of(x: Tensor, told: Tensor, kept: Tensor | float, kind: str) -> tuple[T
     return kept.sqrt() * x - (1 - kept).sqrt() * told, kept.sqrt() * told + (1 - kept).sqrt() * x
 
 
-def step_back(x0: Tensor, noise: Tensor, kept: float, earlier: float, eta: float = 0.0, fresh: Tensor | None = None) -> Tensor:
-    """x at an earlier step, from the predicted picture and noise. kept, earlier: alpha-bar now and then. fresh: noise for eta > 0."""
+def ddim_step(
+    x0: Tensor, noise: Tensor, kept: float, earlier: float, eta: float = 0.0, fresh: Tensor | None = None
+) -> Tensor:
+    """x at an earlier step, from the predicted picture and noise.
+
+    kept, earlier: alpha-bar now and then. fresh: noise for eta > 0.
+    """
     sigma = eta * math.sqrt((1 - earlier) / (1 - kept)) * math.sqrt(1 - kept / earlier)
     x = math.sqrt(earlier) * x0 + math.sqrt(max(0.0, 1 - earlier - sigma**2)) * noise
     return x if fresh is None or not sigma else x + sigma * fresh
@@ -79,7 +87,9 @@ def guided(free: Tensor, told: Tensor, scale: float) -> Tensor:
 
 
 def leading(steps: int, offset: int = 0) -> list[int]:
-    """The steps that a sampler with fewer of them visits, latest first: evenly spaced down to the offset, as diffusers' 'leading'."""
+    """The steps that a sampler with fewer of them visits, latest first: evenly spaced down to the offset, as diffusers'
+    'leading'.
+    """
     return [min(number * (STEPS // steps) + offset, STEPS - 1) for number in range(steps)][::-1]
 
 
@@ -112,7 +122,7 @@ def sampling(
     steps: int,
     scale: float,
     eta: float = 0.0,
-    dice: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
     clip: bool = False,
     offset: int = 0,
     skip: int = 0,
@@ -122,8 +132,8 @@ def sampling(
     """From noise to picture, a Moment per step. kinds: the schedule and what the network predicts.
 
     clip: keep the predicted picture between -1 and 1, where pixels are (the predicted noise then follows from it).
-    skip: leave out so many of the first steps; x is then a picture with the noise of the first one visited.
-    visited: the steps to visit, latest first, instead of `leading`; every: alpha-bar of each step, instead of the schedule's.
+    skip: leave out so many of the first steps; x is then a picture with the noise of the first one visited. visited:
+    the steps to visit, latest first, instead of `leading`; every: alpha-bar of each step, instead of the schedule's.
     """
     every = signal(kinds[0]) if every is None else every
     visited = list(visited or leading(steps, offset))[skip:]
@@ -133,7 +143,7 @@ def sampling(
         x0, noise = both_of(x, guided(free, told, scale), kept, kinds[1])
         if clip:
             x0, noise = both_of(x, x0.clamp(-1, 1), kept, "sample")
-        fresh = torch.randn(x.shape, generator=dice) if eta else None
-        after = step_back(x0, noise, kept, earlier, eta, fresh)
+        fresh = torch.randn(x.shape, generator=rng) if eta else None
+        after = ddim_step(x0, noise, kept, earlier, eta, fresh)
         yield Moment(t, kept, x, free, told, x0, noise, after)
         x = after

@@ -16,60 +16,34 @@ import dataclasses
 import importlib
 import math
 import pkgutil
-import time
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
-Label = Literal["measured", "computed", "simulated"]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A theory's number next to a run's number. Either side may be missing; the gap is derived.
-
-    `label` says what the right-hand number is: measured on this machine just now, computed from a formula or
-    a data set, or simulated. `source` names where the prediction comes from.
-    """
-
-    name: str
-    unit: str
-    predicted: float | None
-    measured: float | None
-    source: str
-    label: Label = "measured"
-
-    @property
-    def gap(self) -> float | None:
-        """measured - predicted, in the figure's own unit; None where a side is missing."""
-        return None if self.predicted is None or self.measured is None else self.measured - self.predicted
-
-    def as_dict(self) -> dict[str, str | float | None]:
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "label": self.label,
-            "predicted": self.predicted,
-            "measured": self.measured,
-            "gap": self.gap,
-            "source": self.source,
-        }
+from core.foundations.figures import Result
 
 
 @dataclass(frozen=True)
 class Step:
     """What one unit of work yields. Topics add fields: plain numbers, strings, NumPy arrays or PIL images."""
 
-    figures: tuple[Compared, ...] = dataclasses.field(default=(), kw_only=True)
-    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict, kw_only=True)  # what a run hands over, by file name
+    figures: tuple[Result, ...] = dataclasses.field(default=(), kw_only=True)
+    files: Mapping[str, bytes] = dataclasses.field(
+        default_factory=dict, kw_only=True
+    )  # what a run hands over, by file name
     doing: str = dataclasses.field(default="", kw_only=True)  # one line for the log: what was just done
     diverged: bool = dataclasses.field(default=False, kw_only=True)  # the run ends here because its numbers blew up
+    part: str = dataclasses.field(default="", kw_only=True)  # the part of the topic's diagram that did this work
 
     def plain(self) -> dict[str, Any]:
         """The fields that fit into JSON: numbers, strings, booleans and tuples of them."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: value for name, value in named.items() if name not in ("figures", "files", "doing", "diverged") and is_plain(value)}
+        return {name: value for name, value in named.items() if name not in BASE_FIELDS and is_plain(value)}
+
+
+BASE_FIELDS = frozenset(field.name for field in dataclasses.fields(Step))
 
 
 def is_plain(value: object) -> bool:
@@ -93,15 +67,20 @@ def setting(
     help: str = "",
     suffixes: tuple[str, ...] = (),
     when: tuple[str, str] | None = None,
+    slider: bool = False,
 ) -> Any:
     """A field of a `Config`: its default, and all that the tab, the terminal and the checks need to know.
 
     unit: in the singular ("layer"). low, high: what is allowed, both ends included; for `str` and `bytes` the length.
     choices: value -> what people read. more: stands under "More" on the tab. suffixes: file endings of a `bytes` field.
-    when: (field, value), the setting matters only if that field has that value.
+    when: (field, value), the setting matters only if that field has that value. slider: few values that people like to
+    drag.
     """
+    number = isinstance(default, int | float) and not isinstance(default, bool) and choices is None
+    if number and (low is None or high is None):
+        raise ValueError(f"the setting “{label}” is a number and needs low and high")
     told = {"label": label, "unit": unit, "low": low, "high": high, "choices": choices, "more": more, "help": help}
-    return dataclasses.field(default=default, metadata=told | {"suffixes": suffixes, "when": when})
+    return dataclasses.field(default=default, metadata=told | {"suffixes": suffixes, "when": when, "slider": slider})
 
 
 @dataclass(frozen=True)
@@ -154,13 +133,13 @@ def checked_number(field: dataclasses.Field[Any], value: Any, wanted: type) -> i
         value = math.inf if value > 0 else -math.inf  # beyond all floats
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise ValueError(f"{field.name} must be {ARTICLES[wanted]}, got {shown(value)}")
+    if wanted is int and math.isfinite(value) and value != int(value):
+        raise ValueError(f"{field.name} must be a whole number, got {value:g}")
     low, high, unit = field.metadata["low"], field.metadata["high"], field.metadata["unit"]
     if low is not None and value < low:
         raise ValueError(f"{field.name} must be at least {counted(low, unit)}, got {value:g}")
     if high is not None and value > high:
         raise ValueError(f"{field.name} must be at most {counted(high, unit)}, got {value:g}")
-    if wanted is int and value != int(value):
-        raise ValueError(f"{field.name} must be a whole number, got {value:g}")
     return wanted(value)
 
 
@@ -190,14 +169,33 @@ def value_from_text(field: dataclasses.Field[Any], text: str) -> Any:
             raise ValueError(f"{field.name} must be true or false, got {shown(text)}")
         return text.lower() in ("true", "1", "yes")
     if wanted in (int, float):
-        try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(f"{field.name} must be {ARTICLES[wanted]}, got {shown(text)}") from None
-        if wanted is int and abs(number) < 1e300 and text.strip().lstrip("+-").isdigit():
-            return int(text)
-        return number
+        return number_from_text(field.name, text, wanted)
     return text
+
+
+def number_from_text(name: str, text: str, wanted: type) -> int | float:
+    """A number as people type it, `0,01` included.
+
+    Where a comma or a point could mean thousands, a sentence asks which is meant.
+    """
+    typed = text.strip()
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}([.,]\d{3})+", typed) and (
+        wanted is int or "," in typed or typed.count(".") > 1
+    ):
+        whole = re.sub(r"[.,]", "", typed)
+        start = re.split(r"[.,]", typed)[0]
+        raise ValueError(
+            f"{name} must be {ARTICLES[wanted]}: {shown(typed)} could mean {start} or {whole}, please write one of them"
+        )
+    try:
+        number = float(typed.replace(",", ".") if re.fullmatch(r"[+-]?\d*,\d+", typed) else typed)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"{name} must be {ARTICLES[wanted]}, got {shown(text)}")
+    if wanted is int and abs(number) < 1e300 and typed.lstrip("+-").isdigit():
+        return int(typed)
+    return number
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -229,18 +227,6 @@ class Experiment:
         return next(field for field in self.settings if field.name == name)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A question to answer before the run. The run's own figures decide which answer was right: none is stored."""
-
-    question: str
-    experiment: str
-    settings: Mapping[str, Any]
-    answers: tuple[str, ...]
-    right: Callable[[Mapping[str, Compared]], int]  # the figures of the run, by name -> index of the right answer
-    because: Callable[[Mapping[str, Compared]], str]  # ... -> one sentence with the run's numbers
-
-
 def experiment(question: str) -> Callable[[Run], Run]:
     """Mark a generator function `run(config: SomeConfig) -> Iterator[SomeStep]` as an experiment of its topic."""
 
@@ -255,10 +241,12 @@ def experiment(question: str) -> Callable[[Run], Run]:
 
 @cache
 def topics() -> tuple[str, ...]:
-    """The names of all topics: the modules and packages of `core` but for `foundations`."""
+    """The names of all topics: the packages of `core` but for `foundations`."""
     import core
 
-    return tuple(sorted(name for _, name, _ in pkgutil.iter_modules(core.__path__) if name not in ("foundations", "__main__")))
+    return tuple(
+        sorted(name for _, name, package in pkgutil.iter_modules(core.__path__) if package and name != "foundations")
+    )
 
 
 @cache
@@ -278,34 +266,6 @@ def find(topic: str, name: str) -> Experiment:
     return found[name]
 
 
-class Recorder:
-    """Watches the Steps of a run go by and keeps what its report needs."""
-
-    def __init__(self, one: Experiment, config: Config) -> None:
-        self.experiment, self.config = one, config
-        self.steps, self.started = 0, time.monotonic()
-        self.last: Step | None = None
-        self.figures: dict[str, Compared] = {}
-        self.files: dict[str, bytes] = {}
-
-    def add(self, step: Step) -> None:
-        self.steps, self.last = self.steps + 1, step
-        self.figures.update({figure.name: figure for figure in step.figures})
-        self.files.update(step.files)
-
-    def report(self) -> dict[str, Any]:
-        """The result as plain data: the last line of the terminal form, the API's answer, the head of the download."""
-        return {
-            "topic": self.experiment.topic,
-            "experiment": self.experiment.name,
-            "config": config_as_dict(self.config),
-            "steps": self.steps,
-            "seconds": round(time.monotonic() - self.started, 3),
-            "last": finite(self.last.plain()) if self.last else {},
-            "figures": [finite(figure.as_dict()) for figure in self.figures.values()],
-        }
-
-
 def finite(data: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN and no infinity: they become None."""
     return {name: finite_value(value) for name, value in data.items()}
@@ -321,12 +281,6 @@ def config_as_dict(config: Config) -> dict[str, Any]:
     """The settings as plain data; of a file, only its size is told."""
     values = {field.name: getattr(config, field.name) for field in settings(type(config))}
     return {name: f"{len(value)} bytes" if isinstance(value, bytes) else value for name, value in values.items()}
-
-
-def drain(steps: Iterator[Step], recorder: Recorder) -> Recorder:
-    for step in steps:
-        recorder.add(step)
-    return recorder
 
 
 def changed(config: Config) -> dict[str, Any]:

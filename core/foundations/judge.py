@@ -1,8 +1,8 @@
 r"""The judge: a classifier of colour and shape that was trained apart from every model it grades.
 
-A generated picture is right if the judge sees in it the colour and the shape that were asked for. It is a small convolutional
-network with a global maximum at the end: it asks whether a feature is anywhere in the picture, not where. It has seen all
-pairs of colour and shape, the held-out ones too, so it is no less sure of those.
+A generated picture is right if the judge sees in it the colour and the shape that were asked for. It is a small
+convolutional network with a global maximum at the end: it asks whether a feature is anywhere in the picture, not where.
+It has seen all pairs of colour and shape, the held-out ones too, so it is no less sure of those.
 
 Train and save: python -m core.foundations.judge --save assets/weights/shapes-judge
 Left out: two objects (it names the more conspicuous one), size, place and ground.
@@ -29,8 +29,8 @@ WIDTHS = (24, 48, 96)
 class Judge(nn.Module):
     """Pictures from 0 to 1, 32 x 32 or 16 x 16 -> logits of colour (the last one: grey) and of shape."""
 
-    def __init__(self, dice: torch.Generator | None = None) -> None:
-        """The weights are drawn from dice."""
+    def __init__(self, rng: torch.Generator | None = None) -> None:
+        """The weights are drawn from the random generator."""
         super().__init__()
         layers, before = list[nn.Module](), 3
         for number, width in enumerate(WIDTHS):
@@ -39,14 +39,14 @@ class Judge(nn.Module):
             before = width
         self.features = nn.Sequential(*layers)
         self.colour, self.shape = nn.Linear(before, len(TINTS)), nn.Linear(before, len(SHAPES))
-        self.roll(dice or torch.Generator().manual_seed(0))
+        self.roll(rng or torch.Generator().manual_seed(0))
 
     @torch.no_grad()
-    def roll(self, dice: torch.Generator) -> None:
+    def roll(self, rng: torch.Generator) -> None:
         for name, weight in self.named_parameters():
             if weight.dim() > 1:
                 reach = weight[0].numel() ** -0.5
-                weight.uniform_(-reach, reach, generator=dice)
+                weight.uniform_(-reach, reach, generator=rng)
             elif name.endswith("bias"):
                 weight.zero_()
 
@@ -65,18 +65,22 @@ class Judge(nn.Module):
 
 def loss_of(judge: Judge, scenes: Scenes, pictures: Tensor) -> Tensor:
     colour, shape = judge(pictures)
-    return F.cross_entropy(colour, torch.from_numpy(scenes.colour[:, 0])) + F.cross_entropy(shape, torch.from_numpy(scenes.shape[:, 0]))
+    return F.cross_entropy(colour, torch.from_numpy(scenes.colour[:, 0])) + F.cross_entropy(
+        shape, torch.from_numpy(scenes.shape[:, 0])
+    )
 
 
 def train(steps: int, batch: int = 64, seed: int = 0, rate: float = 3e-3) -> Judge:
     """On pictures with noise and blur, so that a generated one's flaws do not confuse it."""
-    judge, dice = Judge(torch.Generator().manual_seed(seed)), np.random.default_rng(seed)
+    judge, rng = Judge(torch.Generator().manual_seed(seed)), np.random.default_rng(seed)
     noise = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(judge.parameters(), rate, weight_decay=0.01)
     for step in range(steps):
-        scenes = draw(dice, batch, grey=0.1, held_out=None, side=32 if step % 4 else 16)
+        scenes = draw(rng, batch, grey=0.1, held_out=None, side=32 if step % 4 else 16)
         pictures = render(scenes)
-        pictures = pictures + 0.1 * torch.rand(batch, 1, 1, 1, generator=noise) * torch.randn(pictures.shape, generator=noise)
+        pictures = pictures + 0.1 * torch.rand(batch, 1, 1, 1, generator=noise) * torch.randn(
+            pictures.shape, generator=noise
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, step / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
         loss = loss_of(judge, scenes, pictures)
@@ -102,7 +106,9 @@ def shipped_judge() -> Judge:
     from safetensors.torch import load_file
 
     judge = Judge()
-    judge.load_state_dict({name: weight.float() for name, weight in load_file(SHIPPED / "shapes-judge" / "model.safetensors").items()})
+    judge.load_state_dict(
+        {name: weight.float() for name, weight in load_file(SHIPPED / "shapes-judge" / "model.safetensors").items()}
+    )
     return judge.eval().requires_grad_(False)
 
 
@@ -128,4 +134,6 @@ if __name__ == "__main__":
     print("colour, shape, both:", accuracy(trained), "16 x 16:", accuracy(trained, side=16))
     if told.save:
         told.save.mkdir(parents=True, exist_ok=True)
-        save_file({name: weight.half() for name, weight in trained.state_dict().items()}, told.save / "model.safetensors")
+        save_file(
+            {name: weight.half() for name, weight in trained.state_dict().items()}, told.save / "model.safetensors"
+        )

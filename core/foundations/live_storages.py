@@ -1,8 +1,10 @@
-"""Live storages: sees every storage of a tensor when it is born and when it is freed, so that memory can be counted to the byte.
+"""Live storages: sees every storage of a tensor when it is born and when it is freed, so that memory can be counted to
+the byte.
 
-Not the process's memory, which allocators and libraries blur, but the storages of tensors, each once, however many views it
-has. A `TorchDispatchMode` sees the result of every operation of torch, forward and backward; a weak reference tells when a
-storage is freed. The same run gives the same count. Left out: what a kernel needs while it runs, and gives back itself.
+Not the process's memory, which allocators and libraries blur, but the storages of tensors, each once, however many
+views it has. A `TorchDispatchMode` sees the result of every operation of torch, forward and backward; a weak reference
+tells when a storage is freed. The same run gives the same count. Left out: what a kernel needs while it runs, and gives
+back itself.
 """
 
 import weakref

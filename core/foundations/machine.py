@@ -23,7 +23,7 @@ class Machine:
     driver: str | None  # of an NVIDIA GPU, whether torch can use it or not
     torch_version: str
     fast_dtype: str  # the dtype in which matrix products are fast here: float32, float16 or bfloat16
-    warning: str | None  # a GPU is there and torch cannot use it: what is wrong and how to mend it
+    warning: str | None  # a GPU is there and torch cannot use it: what is wrong and how to fix it
 
     @property
     def device(self) -> str:
@@ -76,10 +76,13 @@ def gpu_warning(driver: str | None, accelerator: str, built_for: str | None) -> 
         return None
     there = f"an NVIDIA GPU (driver {driver})" if driver else f"a GPU ({accelerator})"
     if built_for is None:
-        return f"This machine has {there}, but the installed torch is a CPU build, so everything runs on the CPU. Mend: pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
+        return (
+            f"This machine has {there}, but the installed torch is a CPU build, so all runs on the CPU. To fix it,"
+            " pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126"
+        )
     return (
-        f"This machine has {there}, but torch was built for CUDA {built_for} and cannot use it, so everything runs on the CPU. "
-        "Mend: update the driver, or install the CUDA 12.6 build as pre-requirements.txt does."
+        f"This machine has {there}, but torch was built for CUDA {built_for} and cannot use it, so everything runs on"
+        " the CPU. To fix it, update the driver, or install the CUDA 12.6 build as pre-requirements.txt does."
     )
 
 
@@ -88,7 +91,12 @@ def nvidia_driver() -> str | None:
     if not Path("/proc/driver/nvidia").exists() and os.name != "nt":
         return None
     try:
-        answer = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None

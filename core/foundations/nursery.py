@@ -24,9 +24,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ("torch.distributed.fsdp", "torch.distributed.checkpoint", "torch.distributed.checkpoint.state_dict", "torch.distributed.optim",
-             "torch.distributed.pipelining", "torch.distributed.tensor.parallel", "torch.distributed.tensor.debug", "safetensors.torch",
-             "core.foundations.transformer", "core.foundations.corpus")  # fmt: skip
+PRELOADED = (
+    "torch.distributed.fsdp",
+    "torch.distributed.checkpoint",
+    "torch.distributed.checkpoint.state_dict",
+    "torch.distributed.optim",
+    "torch.distributed.pipelining",
+    "torch.distributed.tensor.parallel",
+    "torch.distributed.tensor.debug",
+    "safetensors.torch",
+    "core.foundations.transformer",
+    "core.foundations.corpus",
+)
 MOST_RANKS = 16
 
 
@@ -116,7 +125,9 @@ def obey(app: Connection, pids: dict[int, int]) -> None:
 
 
 def backend(ranks: int) -> str:
-    """Who carries the messages: gloo between CPUs, NCCL between GPUs where every rank of this machine has one of its own."""
+    """Who carries the messages: gloo between CPUs, NCCL between GPUs where every rank of this machine has one of its
+    own.
+    """
     import torch
 
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
@@ -131,10 +142,16 @@ def live(app: Connection, rank: int, ranks: int, work: bytes, folder: str, patie
     torch.set_num_threads(1)
     try:
         if folder:
-            faulthandler.register(signal.SIGUSR1, file=(Path(folder) / f"stack-{rank}").open("w"))  # asked for when nobody says a word
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")  # nothing leaves this machine
+            faulthandler.register(
+                signal.SIGUSR1, file=(Path(folder) / f"stack-{rank}").open("w")
+            )  # asked for when nobody says a word
+            os.environ.setdefault(
+                "GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0"
+            )  # nothing leaves this machine
             store = dist.FileStore(str(Path(folder) / "store"), ranks)
-            dist.init_process_group(backend(ranks), store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=2 * patience))
+            dist.init_process_group(
+                backend(ranks), store=store, rank=rank, world_size=ranks, timeout=timedelta(seconds=2 * patience)
+            )
         job, arguments = pickle.loads(work)
         for value in job(rank, ranks, *arguments):
             app.send(("said", value))

@@ -1,15 +1,19 @@
-r"""Shapes of big models as they were published: what a config.json or a paper's table says, and the number of weights that follows.
+r"""Shapes of big models as they were published: what a config.json or a paper's table says, and the number of weights
+that follows.
 
-With $L$ layers of width $h$, $a$ heads, $k$ heads of keys and values, an MLP of width $f$ and $V$ words, a layer of Llama's kind has
+With $L$ layers of width $h$, $a$ heads, $k$ heads of keys and values, an MLP of width $f$ and $V$ words, a layer of
+Llama's kind has
 
-$$\underbrace{2h^2 + 2h^2 k/a}_{\text{attention}} + \underbrace{3hf}_{\text{MLP with a gate}} + \underbrace{2h}_{\text{norms}}$$
+$$\underbrace{2h^2 + 2h^2 k/a}_{\text{attention}} + \underbrace{3hf}_{\text{MLP with a gate}} +
+\underbrace{2h}_{\text{norms}}$$
 
-weights; with experts the MLP is there $E$ times, beside a router of $hE$, and a token passes through $c$ of them. A layer of GPT's
-kind has an MLP of two matrices, and biases: for $k = a$ and $f = 4h$ that is $12h^2 + 13h$. The embedding adds $Vh$, an output layer
-of its own $Vh$ more, learned positions $h$ each, the last norm $h$ or, with biases, $2h$.
+weights; with experts the MLP is there $E$ times, beside a router of $hE$, and a token passes through $c$ of them. A
+layer of GPT's kind has an MLP of two matrices, and biases: for $k = a$ and $f = 4h$ that is $12h^2 + 13h$. The
+embedding adds $Vh$, an output layer of its own $Vh$ more, learned positions $h$ each, the last norm $h$ or, with
+biases, $2h$.
 
-Source: the models' own config.json; GPT-3: Brown et al. 2020, table 2.1; Megatron: Narayanan et al. 2021, arXiv:2104.04473, table 1,
-and Korthikanti et al. 2022, arXiv:2205.05198, table 3 (22B).
+Source: the models' own config.json; GPT-3: Brown et al. 2020, table 2.1; Megatron: Narayanan et al. 2021,
+arXiv:2104.04473, table 1, and Korthikanti et al. 2022, arXiv:2205.05198, table 3 (22B).
 """
 
 from dataclasses import dataclass
@@ -21,7 +25,9 @@ class ModelShape:
     """A decoder-only transformer without its weights."""
 
     name: str
-    dialect: Literal["gpt", "llama"]  # gpt: LayerNorm, biases, GELU, learned positions; llama: RMSNorm, no biases, SwiGLU, rotary
+    dialect: Literal[
+        "gpt", "llama"
+    ]  # gpt: LayerNorm, biases, GELU, learned positions; llama: RMSNorm, no biases, SwiGLU, rotary
     layers: int
     width: int
     heads: int
@@ -89,7 +95,18 @@ class ModelShape:
         return self.parameters - self.layers * max(0, self.experts - self.chosen) * self.mlp_matrices
 
 
-def llama(name: str, layers: int, width: int, heads: int, key_heads: int, mlp: int, vocabulary: int, tied: bool = False, **more: int) -> ModelShape:
+def llama(
+    name: str,
+    layers: int,
+    width: int,
+    heads: int,
+    key_heads: int,
+    mlp: int,
+    vocabulary: int,
+    tied: bool = False,
+    **more: int,
+) -> ModelShape:
+    """A model of the Llama family: grouped keys, a gated MLP, no learned positions."""
     return ModelShape(name, "llama", layers, width, heads, key_heads, mlp, vocabulary, tied, **more)
 
 

@@ -1,15 +1,16 @@
 r"""Ranks: real worker processes for one job, started in milliseconds and gone without a trace.
 
-A *job* is a generator function at the top of a module, `job(rank, ranks, *arguments)`; it runs in `ranks` processes at once,
-and what it yields comes back to the process that asked, as it happens:
+A *job* is a generator function at the top of a module, `job(rank, ranks, *arguments)`; it runs in `ranks` processes at
+once, and what it yields comes back to the process that asked, as it happens:
 
     with Group(job, 2, ("play",), gloo=True) as group:
         for said in group.listen():
             ...  # None (nothing yet: let others have their turn) or Said(rank, value)
 
-Importing torch takes seconds, so one process does it once and is copied for every job (`nursery.py`). With `gloo` the ranks
-find each other through a file in the group's folder, and `torch.distributed` is ready when the job begins. Tensors of a job
-live on `device(rank)`: each rank's own GPU with NCCL where there are enough of them, else the CPU with gloo.
+Importing torch takes seconds, so one process does it once and is copied for every job (`nursery.py`). With `gloo` the
+ranks find each other through a file in the group's folder, and `torch.distributed` is ready when the job begins.
+Tensors of a job live on `device(rank)`: each rank's own GPU with NCCL where there are enough of them, else the CPU with
+gloo.
 
 The same job runs under torchrun, on many machines (`under_torchrun`). Left out: Windows, which cannot copy a process.
 """
@@ -64,7 +65,9 @@ class Said:
 
 
 class Nursery:
-    """The process that has imported everything, as the app sees it: started at the first wish, and again if it is gone."""
+    """The process that has imported everything, as the app sees it: started at the first wish, and again if it is
+    gone.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -79,9 +82,16 @@ class Nursery:
             if not hasattr(os, "fork"):
                 raise ValueError("Several processes need Linux or macOS: this system cannot copy a process")
             self.wishes, theirs = socket.socketpair()
-            code = f"import sys; sys.path[:] = {sys.path!r}; from core.foundations.nursery import serve; serve({theirs.fileno()})"
+            code = (
+                f"import sys; sys.path[:] = {sys.path!r}; from core.foundations.nursery import serve;"
+                f" serve({theirs.fileno()})"
+            )
             command = [sys.executable, "-c", code]
-            quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "start_new_session": True}
+            quiet: dict[str, Any] = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.DEVNULL,
+                "start_new_session": True,
+            }
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=os.environ | ONE_THREAD, **quiet)
             theirs.close()
 
@@ -178,13 +188,17 @@ class Group:
             shutil.rmtree(self.own, ignore_errors=True)
 
     def kill(self, rank: int) -> None:
-        """SIGKILL, as when the power goes: nothing in the process gets a chance to react. `listen` then ends in peace."""
+        """SIGKILL, as when the power goes: nothing in the process gets a chance to react. `listen` then ends in
+        peace.
+        """
         assert self.leader is not None
         self.killed.add(rank)
         self.leader.send(("kill", rank))
 
     def listen(self) -> Generator[Said | None, None, None]:
-        """What the ranks say until all are done; None now and then while there is nothing. Raises where a rank is lost."""
+        """What the ranks say until all are done; None now and then while there is nothing. Raises where a rank is
+        lost.
+        """
         yield from self.start()
         silent, done = 0.0, set[int]()
         open_ends = dict(self.channels)
@@ -192,7 +206,10 @@ class Group:
             ready = wait([*open_ends, *([] if self.leader is None else [self.leader])], TICK)
             silent = 0.0 if ready else silent + TICK
             if silent >= self.patience:
-                raise RankLost(f"{self.name(self.hanging(list(open_ends.values())))} gave no sign for {self.patience:g} seconds, so the group was ended")
+                raise RankLost(
+                    f"{self.name(self.hanging(list(open_ends.values())))} gave no sign for {self.patience:g} seconds,"
+                    " so the group was ended"
+                )
             if not ready:
                 yield None
             for end in (end for end in ready if end in open_ends):
@@ -255,7 +272,9 @@ class Group:
                 return
 
     def hanging(self, ranks: list[int]) -> list[int]:
-        """Of the silent ranks, those that do not merely wait for others inside torch.distributed, by their own stacks."""
+        """Of the silent ranks, those that do not merely wait for others inside torch.distributed, by their own
+        stacks.
+        """
         if not self.own:
             return ranks
         for rank in ranks:
@@ -266,7 +285,9 @@ class Group:
 
     def lost(self, rank: int) -> None:
         if rank not in self.killed:
-            raise RankLost(f"{self.name([rank])} {self.ended.get(rank, 'ended before its work was done')}, so the group was ended")
+            raise RankLost(
+                f"{self.name([rank])} {self.ended.get(rank, 'ended before its work was done')}, so the group was ended"
+            )
 
     def failed(self, rank: int, kind: str, told: str) -> None:
         """A rank raised. If another one was killed or stopped, that is why: its partners only noticed."""

@@ -55,7 +55,9 @@ def best_seconds(work: Callable[[], object], repeats: int) -> float:
 
 @cache
 def roofline() -> Roofline:
-    """Measured at the first call, in about a fifth of a second; the app makes that call in the background when it starts."""
+    """Measured at the first call, in about a fifth of a second; the app makes that call in the background when it
+    starts.
+    """
     device = this_machine().device
     a, b = torch.ones(MATRIX, MATRIX, device=device), torch.ones(MATRIX, MATRIX, device=device)
     source = torch.ones(COPIED_BYTES // 4, device=device)

@@ -42,9 +42,9 @@ def probabilities(logits: Float[Tensor, "*B V"], choice: Choice) -> Float[Tensor
     return torch.softmax(logits, -1)
 
 
-def draw(p: Float[Tensor, "V"], dice: torch.Generator) -> int:
+def draw(p: Float[Tensor, "V"], rng: torch.Generator) -> int:
     """One token by inverse transform: the first whose cumulative probability passes a uniform number."""
-    u = torch.rand((), generator=dice)
+    u = torch.rand((), generator=rng)
     sums = p.double().cumsum(-1).cpu()
     return int(torch.searchsorted(sums, u.double() * sums[-1], right=True))
 
@@ -57,7 +57,9 @@ class Drawn:
     maps: list[Tensor] | None  # per layer (1, H, T, S): where the newest positions looked
 
 
-def write(model: Transformer, prompt: list[int], length: int, choice: Choice, dice: torch.Generator, watch: bool = False) -> Iterator[Drawn]:
+def write(
+    model: Transformer, prompt: list[int], length: int, choice: Choice, rng: torch.Generator, watch: bool = False
+) -> Iterator[Drawn]:
     """Continue the prompt by `length` tokens, one `Drawn` each.
 
     Keys and values of past tokens are kept in a cache, so a token costs one pass over one position. When the model's
@@ -71,7 +73,7 @@ def write(model: Transformer, prompt: list[int], length: int, choice: Choice, di
             cache, new = fresh(model), tokens[-max(1, context // 2) :]
         maps: list[Tensor] | None = [] if watch else None
         p = probabilities(next_logits(model, torch.tensor([new], device=device), cache, maps), choice)
-        token = draw(p, dice)
+        token = draw(p, rng)
         yield Drawn(token, p, cache, maps)
         tokens.append(token)
         new = [token]

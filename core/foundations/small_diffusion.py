@@ -1,16 +1,17 @@
-r"""Painters: a U-Net of diffusers, what tells it what to draw, and how it is trained.
+r"""Denoisers: a U-Net of diffusers, what tells it what to draw, and how it is trained.
 
-The denoisers of this app work on a grid of 8 x 8 places: GLIDE's on patches of 2 x 2 pixels, 12 numbers each, those of DALL·E 2 and
-Stable Diffusion on the latents of an autoencoder, 4 numbers each. The two levels of the U-Net have 64 and 128 channels; the condition
-is read by cross-attention at the upper one and in the middle. In GLIDE and DALL·E 2 a summary of it is also added to the embedding of
-the step, as in their papers.
+The denoisers of this app work on a grid of 8 x 8 places: GLIDE's on patches of 2 x 2 pixels, 12 numbers each, those of
+DALL·E 2 and Stable Diffusion on the latents of an autoencoder, 4 numbers each. The two levels of the U-Net have 64 and
+128 channels; the condition is read by cross-attention at the upper one and in the middle. In GLIDE and DALL·E 2 a
+summary of it is also added to the embedding of the step, as in their papers.
 
-**What it predicts.** $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$, in which the picture and the noise both
-have their part; the loss is its squared error. In one of eight captions the words are left out, so that one network learns both
-$v(x_t, c)$ and $v(x_t)$ for guidance.
+**What it predicts.** $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$, in which the picture and the
+noise both have their part; the loss is its squared error. In one of eight captions the words are left out, so that one
+network learns both $v(x_t, c)$ and $v(x_t)$ for guidance.
 
-Left out: several resolutions, learnt variances, mixed precision.
-Source: Ho et al. 2020, arXiv:2006.11239; Salimans and Ho 2022, arXiv:2202.00512; Ho and Salimans 2022, arXiv:2207.12598.
+Left out: several resolutions, learned variances, mixed precision.
+Source: Ho et al. 2020, arXiv:2006.11239; Salimans and Ho 2022, arXiv:2202.00512; Ho and Salimans 2022,
+arXiv:2207.12598.
 """
 
 import math
@@ -23,7 +24,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from core.foundations.captioned_shapes import CONTEXT, END, PAD, START, Scenes, captions, draw, prompt, render, tokens_of
+from core.foundations.captioned_shapes import (
+    CONTEXT,
+    END,
+    PAD,
+    START,
+    Scenes,
+    captions,
+    draw,
+    prompt,
+    render,
+    tokens_of,
+)
 from core.foundations.diffusion import STEPS, Network, noised, sampling, signal, velocity
 from core.foundations.judge import shipped_judge
 
@@ -36,33 +48,45 @@ EMPTY = [START, END] + [PAD] * (CONTEXT - 2)  # the tokens of no words at all
 
 
 @torch.no_grad()
-def roll(module: nn.Module, dice: torch.Generator) -> None:
-    """Draw all weights from dice, as PyTorch would draw them: uniform within 1 / sqrt(inputs); norms stay as they are, words are normal."""
+def roll(module: nn.Module, rng: torch.Generator) -> None:
+    """Draw all weights from `rng`, as PyTorch would draw them: uniform within 1 / sqrt(inputs); norms stay as they are,
+    words are normal.
+    """
     words = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     for name, weight in module.named_parameters():
         if id(weight) in words:
-            weight.normal_(0, 1, generator=dice)
+            weight.normal_(0, 1, generator=rng)
         elif weight.dim() > 1:
             reach = weight[0].numel() ** -0.5
-            weight.uniform_(-reach, reach, generator=dice)
+            weight.uniform_(-reach, reach, generator=rng)
         elif name.endswith("bias"):
             weight.zero_()
 
 
 def unet_of(channels: int, widths: tuple[int, int] = (64, 128), summary: bool = False, **more: Any) -> Any:
-    """diffusers' U-Net on 8 x 8 places; cross-attention above and in the middle. summary: a vector is added to the embedding of the step."""
+    """diffusers' U-Net on 8 x 8 places; cross-attention above and in the middle. summary: a vector is added to the
+    embedding of the step.
+    """
     from diffusers import UNet2DConditionModel
 
     if summary:
         more |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": WIDTH}
     return UNet2DConditionModel(
-        sample_size=GRID, in_channels=channels, out_channels=channels, block_out_channels=widths, layers_per_block=1,
-        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), **more,
-    )  # fmt: skip
+        sample_size=GRID,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=widths,
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **more,
+    )
 
 
-class Painter(nn.Module):
+class Denoiser(nn.Module):
     """A denoiser. Subclasses say what it denoises (`encode`, `decode`) and what it reads (`states`, `nothing`)."""
 
     schedule = "scaled_linear"
@@ -80,9 +104,9 @@ class Painter(nn.Module):
         """Shape of what is denoised: channels, height, width."""
         return self.unet.config.in_channels, GRID, GRID
 
-    def scenes(self, dice: np.random.Generator, n: int) -> Scenes:
+    def scenes(self, rng: np.random.Generator, n: int) -> Scenes:
         """What it learns from."""
-        return draw(dice, n, two=0.15, grey=0.1)
+        return draw(rng, n, two=0.15, grey=0.1)
 
     def encode(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N C 8 8"]:
         """Pictures from 0 to 1 -> what the U-Net sees."""
@@ -93,7 +117,9 @@ class Painter(nn.Module):
         raise NotImplementedError
 
     def states(self, told: Any) -> Float[Tensor, "N L 96"]:
-        """What the U-Net reads, from prompts (or, in the decoder of DALL·E 2, from embeddings); with a summary, that is the last row."""
+        """What the U-Net reads, from prompts (or, in the decoder of DALL·E 2, from embeddings); with a summary, that is
+        the last row.
+        """
         raise NotImplementedError
 
     def nothing(self, n: int) -> Float[Tensor, "N L 96"]:
@@ -123,7 +149,9 @@ class Painter(nn.Module):
         """A picture for each prompt, at once: DDIM from the noise of a seed."""
         states = self.states(told).detach()
         x = self.noise(len(states), seed)
-        for moment in sampling(self.network(states), x, (self.schedule, self.predicts), steps, scale, clip=self.clip, offset=self.offset):
+        for moment in sampling(
+            self.network(states), x, (self.schedule, self.predicts), steps, scale, clip=self.clip, offset=self.offset
+        ):
             x = moment.after
         with torch.no_grad():
             return self.decode(x)
@@ -134,7 +162,7 @@ class Painter(nn.Module):
 
 @dataclass(frozen=True)
 class Lesson:
-    step: int  # how many corrections have been made
+    step: int  # optimizer steps so far
     loss: float  # mean squared error of v
     errors: Float[np.ndarray, "N"]  # ... of each picture
     levels: Float[np.ndarray, "N"]  # alpha-bar of each picture
@@ -142,7 +170,11 @@ class Lesson:
 
 def rate_at(step: int, steps: int, rate: float) -> float:
     """Warm up for a sixteenth of the steps, 300 at most, while half a cosine falls to a hundredth."""
-    return rate * min(1.0, (step + 1) / min(300, max(1, steps // 16))) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return (
+        rate
+        * min(1.0, (step + 1) / min(300, max(1, steps // 16)))
+        * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    )
 
 
 class Average:
@@ -161,13 +193,13 @@ class Average:
 Conditions = Callable[[list[str], Tensor, Tensor], Tensor]  # captions, pictures, which of them are dropped -> states
 
 
-def anywhere(n: int, dice: torch.Generator) -> Tensor:
+def anywhere(n: int, rng: torch.Generator) -> Tensor:
     """Steps of the noise, all of them equally often."""
-    return torch.randint(0, STEPS, (n,), generator=dice)
+    return torch.randint(0, STEPS, (n,), generator=rng)
 
 
 def teach(
-    painter: Painter,
+    denoiser: Denoiser,
     conditions: Conditions,
     steps: int,
     batch: int = BATCH,
@@ -176,53 +208,61 @@ def teach(
     optimizer: Callable[[list[nn.Parameter], float], torch.optim.Optimizer] | None = None,
     times: Callable[[int, torch.Generator], Tensor] = anywhere,
 ) -> Iterator[tuple[Lesson, Average]]:
-    """Train on endless drawings, one Lesson per correction.
+    """Train on endless drawings, one Lesson per step.
 
-    conditions: what to read, with its gradients if it learns too; optimizer: instead of AdamW; times: which noise levels.
+    conditions: what to read, with its gradients if it learns too; optimizer: instead of AdamW; times: which noise
+    levels.
     """
     world, noises = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    learnt = [weight for weight in painter.parameters() if weight.requires_grad]
-    chosen = optimizer(learnt, rate) if optimizer else torch.optim.AdamW(learnt, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    average, every = Average(painter), signal(painter.schedule)
+    learned = [weight for weight in denoiser.parameters() if weight.requires_grad]
+    chosen = (
+        optimizer(learned, rate)
+        if optimizer
+        else torch.optim.AdamW(learned, rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    )
+    average, every = Average(denoiser), signal(denoiser.schedule)
     for step in range(steps):
-        scenes = painter.scenes(world, batch)
+        scenes = denoiser.scenes(world, batch)
         pictures, texts = render(scenes), captions(scenes, world)
         with torch.no_grad():
-            x0 = painter.encode(pictures)
+            x0 = denoiser.encode(pictures)
         noise = torch.randn(x0.shape, generator=noises)
         t = times(batch, noises)
         dropped = torch.rand(batch, generator=noises) < DROPPED
-        errors = errors_of(painter, x0, noise, t, every, conditions(texts, pictures, dropped))
+        errors = errors_of(denoiser, x0, noise, t, every, conditions(texts, pictures, dropped))
         for group in chosen.param_groups:
             group["lr"] = rate_at(step, steps, rate)
         errors.mean().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(learnt, 1.0)
+        nn.utils.clip_grad_norm_(learned, 1.0)
         chosen.step()
         chosen.zero_grad()
-        average.follow(painter, step)
+        average.follow(denoiser, step)
         yield Lesson(step + 1, errors.mean().item(), errors.detach().numpy(), every[t].numpy()), average
 
 
-def taught(painter: Painter, lessons: Iterator[tuple[Lesson, Average]]) -> None:
-    """Train to the end, with a line now and then; the painter then has the average weights."""
+def taught(denoiser: Denoiser, lessons: Iterator[tuple[Lesson, Average]]) -> None:
+    """Train to the end, with a line now and then; the denoiser then has the average weights."""
     average = None
     for lesson, latest in lessons:
         average = latest
         if lesson.step % 1000 == 0:
             print(lesson.step, round(lesson.loss, 4), flush=True)
     if average:
-        painter.load_state_dict(average.weights)
-    painter.eval()
+        denoiser.load_state_dict(average.weights)
+    denoiser.eval()
 
 
-def errors_of(painter: Painter, x0: Tensor, noise: Tensor, t: Tensor, every: Tensor, states: Tensor) -> Float[Tensor, "N"]:
+def errors_of(
+    denoiser: Denoiser, x0: Tensor, noise: Tensor, t: Tensor, every: Tensor, states: Tensor
+) -> Float[Tensor, "N"]:
     """Each picture's squared error of v."""
     kept = every[t].view(-1, 1, 1, 1)
-    told = painter(noised(x0, noise, kept), t, states)
+    told = denoiser(noised(x0, noise, kept), t, states)
     return (told - velocity(x0, noise, kept)).square().mean((1, 2, 3))
 
 
-# --- prompts ------------------------------------------------------------------------------------------------------------
+# --- prompts
+# ------------------------------------------------------------------------------------------------------------
 
 
 def tokens_or_nothing(texts: Sequence[str], dropped: Tensor | None = None) -> Tensor:

@@ -51,9 +51,11 @@ class Shape:
         if self.dialect not in ("modern", "gpt2"):
             raise ValueError(f"dialect must be modern or gpt2, got {self.dialect[:20]!r}")
         if self.n_head < 1 or self.width % self.n_head:
-            raise ValueError(f"width must be a multiple of n_head, got width {self.width} and {self.n_head} heads")
+            raise ValueError(
+                f"width must be a multiple of the number of heads, got width {self.width} and {self.n_head} heads"
+            )
         if self.dialect == "modern" and self.width // self.n_head % 2:
-            raise ValueError(f"width / n_head must be even for rotary positions, got {self.width} / {self.n_head}")
+            raise ValueError(f"width / heads must be even for rotary positions, got {self.width} / {self.n_head}")
 
     def as_dict(self) -> dict[str, int | float | str | bool]:
         return asdict(self)
@@ -109,7 +111,9 @@ class Attention(nn.Module):
         self.qkv = skip_init(nn.Linear, shape.width, 3 * shape.width, bias=shape.bias)
         self.out = skip_init(nn.Linear, shape.width, shape.width, bias=shape.bias)
 
-    def forward(self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Float[Tensor, "B T C"]:
+    def forward(
+        self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None
+    ) -> Float[Tensor, "B T C"]:
         batch, tokens, width = x.shape
         heads = self.shape.n_head
         rows = self.qkv(x).view(batch, tokens, 3 * heads, -1)  # (B, T, 3H, D): the heads of q, then of k, then of v
@@ -150,7 +154,7 @@ class Block(nn.Module):
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         self.shape = shape
-        self.dice: torch.Generator | None = None  # what dropout draws from: nothing here touches the global seed
+        self.rng: torch.Generator | None = None  # what dropout draws from: nothing here touches the global seed
         self.norm_1, self.attention = Norm(shape), Attention(shape, layer)
         self.norm_2 = Norm(shape)
         self.up = skip_init(nn.Linear, shape.width, 4 * shape.width, bias=shape.bias)
@@ -159,7 +163,7 @@ class Block(nn.Module):
     def drop(self, x: Tensor) -> Tensor:
         if not self.training or self.shape.dropout == 0:
             return x
-        kept = torch.rand(x.shape, generator=self.dice, device=x.device) >= self.shape.dropout
+        kept = torch.rand(x.shape, generator=self.rng, device=x.device) >= self.shape.dropout
         return x * kept / (1 - self.shape.dropout)
 
     def forward(self, x: Tensor, turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Tensor:
@@ -193,7 +197,7 @@ class Transformer(nn.Module):
 
         With a zero output layer all logits are equal, so the first loss of the modern dialect is ln V exactly.
         """
-        dice = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         modern = self.shape.dialect == "modern"
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
@@ -202,14 +206,20 @@ class Transformer(nn.Module):
             ends_layer = name.endswith(("attention.out.weight", "down.weight"))
             std = 0.02 / math.sqrt(2 * self.shape.n_layer) if ends_layer else 0.02
             if modern:
-                std = 0.0 if ends_layer or name == "head.weight" else 0.1 if name == "embed.weight" else weight.shape[1] ** -0.5
-            weight.copy_(torch.randn(weight.shape, generator=dice) * std)
+                std = (
+                    0.0
+                    if ends_layer or name == "head.weight"
+                    else 0.1
+                    if name == "embed.weight"
+                    else weight.shape[1] ** -0.5
+                )
+            weight.copy_(torch.randn(weight.shape, generator=rng) * std)
 
     def roll(self, seed: int) -> None:
-        """Give dropout its dice."""
+        """Seed the random generator of dropout."""
         for block in self.modules():
             if isinstance(block, Block):
-                block.dice = torch.Generator(self.embed.weight.device).manual_seed(seed)
+                block.rng = torch.Generator(self.embed.weight.device).manual_seed(seed)
 
     def rotary_table(self) -> Complex[Tensor, "S P"]:
         """e^{i position speed}: pair j turns by 10000^(-2j/D) radians per position, the first fast, the last slowly."""
@@ -218,7 +228,9 @@ class Transformer(nn.Module):
         angle = torch.outer(torch.arange(self.shape.context), speed)  # (S, D/2)
         return torch.polar(torch.ones_like(angle), angle)
 
-    def forward(self, tokens: Int[Tensor, "B T"], cache: Cache | None = None, maps: list[Tensor] | None = None) -> Float[Tensor, "B T V"]:
+    def forward(
+        self, tokens: Int[Tensor, "B T"], cache: Cache | None = None, maps: list[Tensor] | None = None
+    ) -> Float[Tensor, "B T V"]:
         """Logits for the token after each position. With a cache, `tokens` are the new ones only.
 
         `maps`, a list, receives each layer's attention (B, H, T, S).

@@ -9,18 +9,18 @@ With $n$ active runs and units of $u$ seconds each run moves every $n \\, u$ sec
 2.5 times a second.
 """
 
-import math
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from core.foundations.experiment import Step
 from core.foundations.machine import this_machine
 
+P = TypeVar("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=Step)
 
@@ -28,7 +28,9 @@ MOST_ACTIVE = 8  # runs that take turns at once; the app's queue holds the other
 
 
 def compute_threads() -> int:
-    """Threads of one matrix product: a core is left to the server and the browser, and small products gain little from many."""
+    """Threads of one matrix product: a core is left to the server and the browser, and small products gain little from
+    many.
+    """
     return max(1, min(4, this_machine().cores - 1))
 
 
@@ -63,6 +65,15 @@ class Turns:
                     self.active -= 1
                 self.seats.release()
 
+    def first(self, run: Iterator[T]) -> T | None:
+        """The first unit of a run, computed in its turn, and the run is closed. It takes no seat, as it is over at
+        once.
+        """
+        try:
+            return self.worker.submit(next, run, None).result()
+        finally:
+            self.worker.submit(run.close).result()  # type: ignore[attr-defined]
+
 
 @cache
 def turns(device: str) -> Turns:
@@ -70,19 +81,29 @@ def turns(device: str) -> Turns:
     return Turns()
 
 
-def in_parts(parts: Iterator[float | None], pause: S) -> Generator[S, None, float]:
-    """Run a job that yields None between its parts: `pause` goes out there, and the job's number is returned."""
-    result = math.nan
-    for part in parts:
-        if part is None:
-            yield pause
-        else:
-            result = part
-    return result
+# --- a job inside a run: a generator that yields between its units and returns its result -----------------------------
 
 
-def last_of(parts: Iterator[float | None]) -> float:
-    """Run a job of several parts at once."""
-    *_, last = parts
-    assert last is not None
-    return last
+def with_pauses(job: Generator[P, Any, T], pause: S | Callable[[P], S]) -> Generator[S, None, T]:
+    """`result = yield from with_pauses(load_base(name), MyStep(...))`: run the job, with a Step between its units.
+
+    `pause` is that Step, or makes it of what the job yields. The job is closed when this is.
+    """
+    try:
+        while True:
+            try:
+                between = next(job)
+            except StopIteration as end:
+                return end.value
+            yield pause if isinstance(pause, Step) else pause(between)
+    finally:
+        job.close()
+
+
+def without_pauses(job: Generator[Any, Any, T]) -> T:
+    """Run the job at once: its result."""
+    while True:
+        try:
+            next(job)
+        except StopIteration as end:
+            return end.value

@@ -1,4 +1,4 @@
-"""Weights: files of our own, files of the user's, and allow-listed models from the hub. Safetensors only, always.
+"""Weights: files of our own, files of the user's, and a GPT-2 of the hub's. Safetensors only, always.
 
 A model file of this app is one .safetensors whose header carries the model's config as JSON, so one file is enough to
 bring a model back. Nothing is unpickled and no code from a hub runs. Loaded models share one cache with a byte limit;
@@ -7,8 +7,7 @@ the least recently used one goes first.
 
 import json
 import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -25,36 +24,13 @@ MODEL_FILE_BYTES = 32_000_000  # largest file a user may upload
 MOST_PARAMETERS = 16_000_000  # largest uploaded model
 
 
-class Unavailable(ValueError):
-    """A model that cannot be had here and now (no network, not downloaded); the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class HubModel:
-    revision: str  # a commit, so that the bytes cannot change under us
-    gigabytes: float  # 1e9 bytes of weights as they are downloaded
-    what: str
-    parameters: float
-    llama: bool = True  # its layers are `nn.Linear`s (GPT-2's are not), so that LoRA and 4-bit layers find them
-    gated: bool = False  # its licence must be accepted on the hub, and HF_TOKEN be set, before it can be fetched
-
-
-HUB = {
-    "openai-community/gpt2": HubModel("607a30d783dfa663caf39e06633721c8d4cfcd7e", 0.55, "GPT-2, 124 million parameters (hub)", 124.4e6, llama=False),
-    "HuggingFaceTB/SmolLM2-135M": HubModel("93efa2f097d58c2a74874c7e644dbc9b0cee75a2", 0.27, "SmolLM2, 135 million parameters (hub)", 134.5e6),
-    "Qwen/Qwen2.5-0.5B": HubModel("060db6499f32faf8b98477b0a26969ef7d8b9987", 0.99, "Qwen2.5, 0.5 billion parameters (hub)", 494.0e6),
-    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": HubModel("fe8a4ea1ffedaf415f4da2f062534de366a451e6", 2.2, "TinyLlama, 1.1 billion parameters (hub)", 1100.0e6),
-    "meta-llama/Llama-2-7b-hf": HubModel("01c7f73d771dfac7d292323805ebc428287df4f9", 13.5, "Llama 2, 7 billion parameters (hub)", 6738.4e6, gated=True),
-}
-
-
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file says: a shape, an alphabet, where it learnt, and tensors that may or may not fit."""
+    """What a model file says: a shape, an alphabet, where it learned, and tensors that may or may not fit."""
 
     shape: Shape
     symbols: str  # the characters the model knows, in the order of their ids
-    corpus: str  # the name of the text it learnt from
+    corpus: str  # the name of the text it learned from
     weights: dict[str, Tensor]
 
     def build(self, device: str = "cpu") -> Transformer:
@@ -66,7 +42,10 @@ class ModelFile:
             wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
             got = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
             wrong = next(name for name in sorted(wanted | got) if wanted.get(name) != got.get(name))
-            raise ValueError(f"The model file does not fit its own config: {wrong} should be {size(wanted.get(wrong))}, it is {size(got.get(wrong))}") from None
+            raise ValueError(
+                f"The model file does not fit its own config: {wrong} should be {size(wanted.get(wrong))}, it is"
+                f" {size(got.get(wrong))}"
+            ) from None
         return model.eval().to(device)
 
 
@@ -92,18 +71,26 @@ def from_bytes(data: bytes) -> ModelFile:
     import safetensors.torch
 
     if len(data) > MODEL_FILE_BYTES:
-        raise ValueError(f"The model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB")
+        raise ValueError(
+            f"The model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB"
+        )
     try:
         weights = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (safetensors.SafetensorError, ValueError, KeyError):
-        raise ValueError("The model file is not a whole safetensors file; only safetensors are read, never pickles") from None
+        raise ValueError(
+            "The model file is not a whole safetensors file; only safetensors are read, never pickles"
+        ) from None
     try:
         config = json.loads(header["__metadata__"]["config"])
-        shape = Shape(**{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)})
+        shape = Shape(
+            **{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)}
+        )
         symbols, corpus = typed(config["symbols"], str, "symbols"), typed(config["corpus"], str, "corpus")
     except (KeyError, TypeError, json.JSONDecodeError, RecursionError):
-        raise ValueError("The model file carries no config of this app: upload a model.safetensors that was downloaded here") from None
+        raise ValueError(
+            "The model file carries no config of this app: upload a model.safetensors that was downloaded here"
+        ) from None
     check_shape(shape, symbols)
     if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
         raise ValueError("The model file holds numbers that are not finite, so it cannot write")
@@ -124,45 +111,26 @@ def check_shape(shape: Shape, symbols: str) -> None:
     limits = {"vocabulary": 5_000, "n_layer": 24, "n_head": 64, "width": 1024, "context": 4096}
     for name, high in limits.items():
         if not 1 <= getattr(shape, name) <= high:
-            raise ValueError(f"The model file's config is wrong: {name} must be from 1 to {high}, got {str(getattr(shape, name))[:20]}")
+            raise ValueError(
+                f"The model file's config is wrong: {name} must be from 1 to {high}, got"
+                f" {str(getattr(shape, name))[:20]}"
+            )
     if shape.matrix_parameters > MOST_PARAMETERS:
-        raise ValueError(f"The model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}")
+        raise ValueError(
+            f"The model may have at most {MOST_PARAMETERS:,} parameters in its layers, got {shape.matrix_parameters:,}"
+        )
     if any("\ud800" <= symbol <= "\udfff" for symbol in symbols):
         raise ValueError("The model file's config is wrong: its symbols hold half of a character")
     if len(set(symbols)) != shape.vocabulary or len(symbols) != shape.vocabulary:
-        raise ValueError(f"The model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of {shape.vocabulary}")
+        raise ValueError(
+            f"The model file's config is wrong: it names {len(set(symbols))} characters for a vocabulary of"
+            f" {shape.vocabulary}"
+        )
 
 
 def shipped(name: str) -> ModelFile:
     """A checkpoint of this repository, by name; its card is in assets/README.md."""
     return from_bytes((SHIPPED / f"{name}.safetensors").read_bytes())
-
-
-def hub_folder(model: str) -> Path:
-    """The folder of an allow-listed hub model at its pinned revision, downloaded if it is not there yet."""
-    if model not in HUB:
-        raise ValueError(f"model must be one of {', '.join(HUB)}, got {model!r}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-    patterns = ["*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "vocab.json", "merges.txt"]
-    try:
-        return Path(snapshot_download(model, revision=HUB[model].revision, allow_patterns=patterns, etag_timeout=5))
-    except GatedRepoError:
-        raise Unavailable(f"{HUB[model].what} is gated: accept its licence on the hub and set HF_TOKEN where the app runs.") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        token = " It is gated, too: it needs HF_TOKEN where the app runs." if HUB[model].gated else ""
-        raise Unavailable(f"{HUB[model].what} could not be fetched from the hub (no network, or the hub does not answer).{token}") from None
-
-
-def fetched(model: str) -> Generator[None, None, Path]:
-    """The folder of a hub model, downloaded beside the runs that take turns: yields every 0.05 s until it is there."""
-    job = ThreadPoolExecutor(1, "fetch").submit(hub_folder, model)
-    while True:
-        try:
-            return job.result(timeout=0.05)
-        except TimeoutError:
-            yield
 
 
 def gpt2_from_folder(folder: Path) -> Transformer:
@@ -171,9 +139,20 @@ def gpt2_from_folder(folder: Path) -> Transformer:
 
     config = json.loads((folder / "config.json").read_text())
     weights = safetensors.torch.load_file(folder / "model.safetensors")
-    shape = Shape(config["vocab_size"], config["n_layer"], config["n_head"], config["n_embd"], config["n_positions"], "gpt2", bias=True, tied=True)
+    shape = Shape(
+        config["vocab_size"],
+        config["n_layer"],
+        config["n_head"],
+        config["n_embd"],
+        config["n_positions"],
+        "gpt2",
+        bias=True,
+        tied=True,
+    )
     model = Transformer(shape)
-    model.load_state_dict(from_gpt2({name.removeprefix("transformer."): tensor for name, tensor in weights.items()}, shape.n_layer))
+    model.load_state_dict(
+        from_gpt2({name.removeprefix("transformer."): tensor for name, tensor in weights.items()}, shape.n_layer)
+    )
     return model.eval()
 
 
@@ -181,7 +160,14 @@ def from_gpt2(weights: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
     """Names and layout of GPT-2's weights -> ours. GPT-2 stores its matrices as (in, out), torch as (out, in)."""
     ours = {"embed.weight": weights["wte.weight"], "place.weight": weights["wpe.weight"]}
     ours |= {f"norm.{part}": weights[f"ln_f.{part}"] for part in ("weight", "bias")}
-    names = {"ln_1": "norm_1", "attn.c_attn": "attention.qkv", "attn.c_proj": "attention.out", "ln_2": "norm_2", "mlp.c_fc": "up", "mlp.c_proj": "down"}
+    names = {
+        "ln_1": "norm_1",
+        "attn.c_attn": "attention.qkv",
+        "attn.c_proj": "attention.out",
+        "ln_2": "norm_2",
+        "mlp.c_fc": "up",
+        "mlp.c_proj": "down",
+    }
     for layer in range(n_layer):
         for theirs, mine in names.items():
             for part in ("weight", "bias"):

@@ -1,14 +1,17 @@
-r"""The small GLIDE: a U-Net (`unet.py`) on 16 x 16 pixels that reads the words through a small transformer of its own, and an upsampler.
+r"""The small GLIDE: a U-Net (`unet.py`) on 16 x 16 pixels that reads the words through a small transformer of its own,
+and an upsampler.
 
-A network of this size learns shapes in pixels only where they are large: it is trained on 16 x 16 pixels with one object of 4.5
-to 6 pixels. Trials with the smaller objects of the other painters learnt colours, and hardly a shape in the same time.
+A network of this size learns shapes in pixels only where they are large: it is trained on 16 x 16 pixels with one
+object of 4.5 to 6 pixels. Trials with the smaller objects of the other denoisers learned colors, and hardly a shape in
+the same time.
 
-Half of the noise levels teach little: almost none, where all is to be seen, and almost nothing but noise, where only the mean is
-to be learnt. So levels in the middle are trained more often (`mostly_middle`).
+Half of the noise levels teach little: almost none, where all is to be seen, and almost nothing but noise, where only
+the mean is to be learned. So levels in the middle are trained more often (`mostly_middle`).
 
 Train and save: python -m core.glide.model --save assets/weights/shapes-glide
 Left out: small and several objects; an upsampler that is itself a diffusion (theirs goes from 64 to 256 pixels).
-Source: Nichol et al. 2021, arXiv:2112.10741, section 2 and appendix; Esser et al. 2024, arXiv:2403.03206, section 3.1 (logit-normal).
+Source: Nichol et al. 2021, arXiv:2112.10741, section 2 and appendix; Esser et al. 2024, arXiv:2403.03206, section 3.1
+(logit-normal).
 """
 
 import argparse
@@ -25,7 +28,17 @@ from torch import Tensor, nn
 
 from core.foundations.captioned_shapes import CONTEXT, PAD, VOCABULARY, Scenes, draw, tokens_of
 from core.foundations.diffusion import STEPS, both_of, velocity
-from core.foundations.small_diffusion import GRID, WIDTH, Painter, agreement, asked_for, roll, taught, teach, tokens_or_nothing
+from core.foundations.small_diffusion import (
+    GRID,
+    WIDTH,
+    Denoiser,
+    agreement,
+    asked_for,
+    roll,
+    taught,
+    teach,
+    tokens_or_nothing,
+)
 from core.foundations.weights import SHIPPED
 from core.glide.muon import Muon
 from core.glide.unet import UNet
@@ -39,7 +52,10 @@ CHANNELS, PIXELS = 3 * PATCH**2, PATCH * GRID
 
 
 class Words(nn.Module):
-    """A small transformer over the words of a prompt, trained with the denoiser. The last row is their mean, a summary."""
+    """A small transformer over the words of a prompt, trained with the denoiser.
+
+    The last row is their mean, a summary.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,16 +68,16 @@ class Words(nn.Module):
         return torch.cat([states, (states * said).sum(1, keepdim=True) / said.sum(1, keepdim=True)], 1)
 
 
-class Glide(Painter):
+class Glide(Denoiser):
     """A denoiser of pixels with its own reader of words. side: 32 with the upsampler, or 16."""
 
     schedule = "squaredcos_cap_v2"
     clip = True
 
-    def __init__(self, side: int = 32, widths: tuple[int, int] = (64, 128), dice: torch.Generator | None = None) -> None:
+    def __init__(self, side: int = 32, widths: tuple[int, int] = (64, 128), rng: torch.Generator | None = None) -> None:
         super().__init__(UNet(CHANNELS, widths, WIDTH))
         self.side, self.words = side, Words()
-        roll(self, dice or torch.Generator().manual_seed(0))
+        roll(self, rng or torch.Generator().manual_seed(0))
         self.unet.hush()
 
     @property
@@ -71,8 +87,8 @@ class Glide(Painter):
     def forward(self, x: Tensor, t: Tensor | int, states: Float[Tensor, "N 25 96"]) -> Tensor:
         return self.unet(x, t, states[:, :-1], states[:, -1])  # type: ignore[no-any-return]
 
-    def scenes(self, dice: np.random.Generator, n: int) -> Scenes:
-        return draw(dice, n, side=PIXELS)
+    def scenes(self, rng: np.random.Generator, n: int) -> Scenes:
+        return draw(rng, n, side=PIXELS)
 
     def encode(self, pictures: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 12 8 8"]:
         """Pictures from 0 to 1 -> what the U-Net sees: 16 x 16 pixels from -1 to 1, in patches of 2 x 2."""
@@ -95,31 +111,33 @@ class Glide(Painter):
             return self.states([""]).expand(n, -1, -1)
 
 
-def picture_of(painter: Glide, x: Tensor, told: Tensor, kept: Tensor | float) -> Tensor:
+def picture_of(denoiser: Glide, x: Tensor, told: Tensor, kept: Tensor | float) -> Tensor:
     """The clean picture that the network's answer means, whatever it predicts."""
-    return both_of(x, told, kept, painter.predicts)[0]
+    return both_of(x, told, kept, denoiser.predicts)[0]
 
 
-def answer_of(painter: Glide, x: Tensor, x0: Tensor, kept: Tensor | float) -> Tensor:
+def answer_of(denoiser: Glide, x: Tensor, x0: Tensor, kept: Tensor | float) -> Tensor:
     """The answer that means this clean picture: the inverse of `picture_of`."""
     _, noise = both_of(x, x0, kept, "sample")
-    return {"sample": x0, "epsilon": noise, "v_prediction": velocity(x0, noise, kept)}[painter.predicts]
+    return {"sample": x0, "epsilon": noise, "v_prediction": velocity(x0, noise, kept)}[denoiser.predicts]
 
 
 def prompt_tokens(prompt: str) -> Tensor:
-    """The tokens of a prompt that must say something; a ValueError where it is empty or has words this world does not know."""
+    """The tokens of a prompt that must say something; a ValueError where it is empty or has words this world does not
+    know.
+    """
     return tokens_of([prompt])
 
 
-def mostly_middle(n: int, dice: torch.Generator) -> Tensor:
+def mostly_middle(n: int, rng: torch.Generator) -> Tensor:
     """Steps of the noise, those in the middle more often: the logistic function of normal numbers."""
-    return (STEPS * torch.randn(n, generator=dice).sigmoid()).long()
+    return (STEPS * torch.randn(n, generator=rng).sigmoid()).long()
 
 
-def lessons(painter: Glide, steps: int, **changes: Any) -> Any:
+def lessons(denoiser: Glide, steps: int, **changes: Any) -> Any:
     """Train it; see `teach`."""
     settings: dict[str, Any] = {"optimizer": Muon, "rate": 6e-3, "batch": 32, "times": mostly_middle} | changes
-    return teach(painter, lambda texts, pictures, dropped: painter.states(texts, dropped), steps, **settings)
+    return teach(denoiser, lambda texts, pictures, dropped: denoiser.states(texts, dropped), steps, **settings)
 
 
 @cache
@@ -127,24 +145,29 @@ def shipped_glide() -> Glide:
     """The GLIDE that comes with the app."""
     from safetensors.torch import load_file
 
-    painter = Glide()
-    painter.load_state_dict({name: weight.float() for name, weight in load_file(FOLDER / "model.safetensors").items()})
-    return painter.eval().requires_grad_(False)
+    denoiser = Glide()
+    denoiser.load_state_dict({name: weight.float() for name, weight in load_file(FOLDER / "model.safetensors").items()})
+    return denoiser.eval().requires_grad_(False)
 
 
-def save(painter: Glide, folder: Path) -> None:
+def save(denoiser: Glide, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: weight.detach().half().contiguous() for name, weight in painter.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: weight.detach().half().contiguous() for name, weight in denoiser.state_dict().items()},
+        folder / "model.safetensors",
+    )
 
 
-def quality(painter: Glide, n: int = 200, scale: float = 2.0) -> dict[str, float]:
-    """How often the judge sees what was asked for, on pairs of colour and shape that were seen in training and on those that never were."""
+def quality(denoiser: Glide, n: int = 200, scale: float = 2.0) -> dict[str, float]:
+    """How often the judge sees what was asked for, on pairs of color and shape that were seen in training and on those
+    that never were.
+    """
     told = {}
     for name, held_out in (("seen", False), ("never seen", True)):
         scenes, prompts = asked_for(n, held_out, side=PIXELS)
-        told[name] = agreement(painter.paint(prompts, scale=scale, seed=3), scenes)
+        told[name] = agreement(denoiser.paint(prompts, scale=scale, seed=3), scenes)
     return told
 
 
@@ -153,8 +176,8 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--save", type=Path, metavar="FOLDER")
     told = parser.parse_args()
-    painter = Glide()
-    taught(painter, lessons(painter, told.steps))
-    print(quality(painter))
+    denoiser = Glide()
+    taught(denoiser, lessons(denoiser, told.steps))
+    print(quality(denoiser))
     if told.save:
-        save(painter, told.save)
+        save(denoiser, told.save)

@@ -1,14 +1,14 @@
-r"""Muon: a correction whose matrix is made orthogonal, so that every direction of a layer moves equally far.
+r"""Muon: an optimizer step whose matrix is made orthogonal, so that every direction of a layer moves equally far.
 
 Adam divides each number's gradient by its usual size. Muon looks at a layer's weight as one matrix $G$ (a convolution's
 with its inputs side by side), averages it over time and replaces $U \Sigma V^\top$ by about $U V^\top$: no direction is
-drowned by a few large ones. Five rounds of a polynomial do that without a decomposition; since all its terms are powers of
-$A = GG^\top$ times $G$, the rounds are done on the small square matrix $A$ and multiplied with $G$ once. Times $0.2 \sqrt{\max(\text{rows},
-\text{columns})}$ its numbers are as large as Adam's, so both use one rate.
+drowned by a few large ones. Five rounds of a polynomial do that without a decomposition; since all its terms are powers
+of $A = GG^\top$ times $G$, the rounds are done on the small square matrix $A$ and multiplied with $G$ once. Times $0.2
+\sqrt{\max(\text{rows}, \text{columns})}$ its numbers are as large as Adam's, so both use one rate.
 
 Everything that is no matrix (biases, norms) or too thin is left to Adam.
 
-Left out: Nesterov's look ahead is kept, weight decay is not.
+Kept: Nesterov momentum. Left out: weight decay.
 Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv:2502.16982 (the factor);
 torch.optim.Muon (matrices only).
 """
@@ -17,28 +17,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from core.foundations.muon import orthogonal
 
 THINNEST = 16  # fewer rows or columns than this are left to Adam
 MOMENTUM = 0.9
-ROUNDS = 5
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the polynomial, as published
-
-
-def orthogonal(x: Float[Tensor, "N R C"]) -> Float[Tensor, "N R C"]:
-    """Each matrix with its singular values moved near 1."""
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    a, b, c = COEFFICIENTS
-    square = x @ x.mT
-    one = product = torch.eye(square.shape[-1])
-    for _ in range(ROUNDS):
-        factor = a * one + b * square + c * square @ square
-        square, product = factor @ square @ factor, factor @ product
-    x = product @ x
-    return x.mT if tall else x
 
 
 def rows_of(weight: Tensor) -> tuple[int, int]:
@@ -52,7 +36,12 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(weights), {"lr": rate})
         own: list[nn.Parameter] = self.param_groups[0]["params"]
         wide = [weight for weight in own if weight.dim() > 1 and min(rows_of(weight)) >= THINNEST]
-        self.others = torch.optim.Adam([weight for weight in own if not any(weight is other for other in wide)], rate, betas=(0.9, 0.99), fused=True)
+        self.others = torch.optim.Adam(
+            [weight for weight in own if not any(weight is other for other in wide)],
+            rate,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
         self.alike: dict[tuple[int, int], list[nn.Parameter]] = {}  # same sizes are made orthogonal together
         for weight in wide:
             self.alike.setdefault(rows_of(weight), []).append(weight)
@@ -65,7 +54,9 @@ class Muon(torch.optim.Optimizer):
             group["lr"] = rate
         self.others.step()
         for size, weights in self.alike.items():
-            gradient = torch.stack([torch.zeros(size) if weight.grad is None else weight.grad.reshape(size) for weight in weights])
+            gradient = torch.stack(
+                [torch.zeros(size) if weight.grad is None else weight.grad.reshape(size) for weight in weights]
+            )
             mean = self.means[size]
             mean.lerp_(gradient, 1 - MOMENTUM)
             moves = orthogonal(gradient.lerp(mean, MOMENTUM)) * (0.2 * max(size) ** 0.5)

@@ -1,4 +1,4 @@
-r"""Schedules: log-SNR over time, three fixed or learnt ways of it, and what a way costs.
+r"""Schedules: log-SNR over time, three fixed or learned ways of it, and what a way costs.
 
 See `noise.py` for the formulas.
 Source: Kingma et al. 2021, arXiv:2107.00630, sections 4 and 5.
@@ -14,11 +14,11 @@ from torch import Tensor
 from core.foundations.diffusion import signal
 
 KINDS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
-NAMES = (*KINDS, "learnt")
+NAMES = (*KINDS, "learned")
 LEVELS = np.linspace(-10.0, 14.0, 25)  # log-SNR at which the denoiser and the judge are measured
 TIMES = np.linspace(0.0, 1.0, 101)
 FINE = np.linspace(0.0, 1.0, 2001)  # where an integral is taken
-PIECES = 24  # of the learnt way
+PIECES = 24  # of the learned way
 START = (-6.0, 9.0)  # the ends before learning
 
 # --- schedules --------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def interpolated(table: Float[Tensor, "K *N"], levels: Float[Tensor, "T"], rows:
 
 
 def grey_cost() -> Float[Tensor, "K"]:
-    r"""$R$ at each level: nats to tell which of the 256 grey levels a number was, from its last noise."""
+    r"""$R$ at each level: nats to tell which of the 256 gray levels a number was, from its last noise."""
     count = 128
     normal = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(count, dtype=torch.float64) + 0.5) / count)
     costs = []

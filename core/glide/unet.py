@@ -1,17 +1,17 @@
 r"""The network of the small GLIDE: a U-Net written out.
 
-A picture in noise goes in as 8 x 8 places and comes out as 8 x 8 places. On the way down it is halved to 4 x 4, where a place
-sees the whole drawing; on the way up it is joined with what was known before halving, so that no edge is lost.
+A picture in noise goes in as 8 x 8 places and comes out as 8 x 8 places. On the way down it is halved to 4 x 4, where a
+place sees the whole drawing; on the way up it is joined with what was known before halving, so that no edge is lost.
 
-Two things tell each layer what to do. A **condition** (the step of the noise, plus a summary of the words) scales and shifts
-every channel. And in each attention the **words stand among the places**: a place asks, and 64 places and 24 words answer.
-That is how GLIDE reads its caption; Stable Diffusion has an attention of its own for the words.
+Two things tell each layer what to do. A **condition** (the step of the noise, plus a summary of the words) scales and
+shifts every channel. And in each attention the **words stand among the places**: a place asks, and 64 places and 24
+words answer. That is how GLIDE reads its caption; Stable Diffusion has an attention of its own for the words.
 
 The last layer of each block begins at zero, so that the untrained network answers 0.
 
 Left out: several blocks per level, dropout, half precision.
-Source: Nichol et al. 2021, arXiv:2112.10741, section 4 (words among the keys, a summary added to the step); Dhariwal and
-Nichol 2021, arXiv:2105.05233 (scale and shift); Ronneberger et al. 2015, arXiv:1505.04597.
+Source: Nichol et al. 2021, arXiv:2112.10741, section 4 (words among the keys, a summary added to the step); Dhariwal
+and Nichol 2021, arXiv:2105.05233 (scale and shift); Ronneberger et al. 2015, arXiv:1505.04597.
 """
 
 import math
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 WAVES = 32  # sines and cosines of the step
-GROUPS = 1  # of a normalisation: all channels together
+GROUPS = 1  # of a normalization: all channels together
 PER_HEAD = 16  # channels of an attention head
 
 
@@ -48,7 +48,11 @@ class Attention(nn.Module):
     def __init__(self, channels: int, words: int) -> None:
         super().__init__()
         self.heads = channels // PER_HEAD
-        self.norm, self.places, self.words = nn.GroupNorm(GROUPS, channels), nn.Linear(channels, 3 * channels), nn.Linear(words, 2 * channels)
+        self.norm, self.places, self.words = (
+            nn.GroupNorm(GROUPS, channels),
+            nn.Linear(channels, 3 * channels),
+            nn.Linear(words, 2 * channels),
+        )
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "N A H W"], words: Float[Tensor, "N T D"]) -> Float[Tensor, "N A H W"]:
@@ -72,12 +76,18 @@ class UNet(nn.Module):
         self.enter = nn.Conv2d(channels, upper, 3, padding=1)
         self.above, self.look_above = Block(upper, upper, condition), Attention(upper, words)
         self.down = nn.Conv2d(upper, lower, 3, stride=2, padding=1)
-        self.below, self.look_below, self.below_again = Block(lower, lower, condition), Attention(lower, words), Block(lower, lower, condition)
+        self.below, self.look_below, self.below_again = (
+            Block(lower, lower, condition),
+            Attention(lower, words),
+            Block(lower, lower, condition),
+        )
         self.up = nn.Conv2d(lower, upper, 3, padding=1)
         self.joined, self.look_again = Block(2 * upper, upper, condition), Attention(upper, words)
         self.norm, self.out = nn.GroupNorm(GROUPS, upper), nn.Conv2d(upper, channels, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "N C H W"], t: Tensor | int, words: Float[Tensor, "N T D"], summary: Float[Tensor, "N D"]) -> Float[Tensor, "N C H W"]:
+    def forward(
+        self, x: Float[Tensor, "N C H W"], t: Tensor | int, words: Float[Tensor, "N T D"], summary: Float[Tensor, "N D"]
+    ) -> Float[Tensor, "N C H W"]:
         condition = self.step(waves(t)) + self.summary(summary)
         upper = self.look_above(self.above(self.enter(x), condition), words)
         lower = self.look_below(self.below(self.down(upper), condition), words)

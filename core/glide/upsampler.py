@@ -1,8 +1,8 @@
 r"""The upsampler: pictures of 16 x 16 become pictures of 32 x 32.
 
-GLIDE and DALL·E 2 paint small pictures and let other networks enlarge them. Theirs are diffusion models, since of a photograph
-the fine detail must be invented. A drawing's edges follow from its shades, so a plain network is enough here: five
-convolutions say what to add to the picture that is enlarged by interpolation.
+GLIDE and DALL·E 2 paint small pictures and let other networks enlarge them. Theirs are diffusion models, since of a
+photograph the fine detail must be invented. A drawing's edges follow from its shades, so a plain network is enough
+here: five convolutions say what to add to the picture that is enlarged by interpolation.
 
 Train and save: python -m core.glide.upsampler --save assets/weights/shapes-glide
 Left out: diffusion, and reading the caption.
@@ -30,17 +30,17 @@ FILE = SHIPPED / "shapes-glide" / "upsampler.safetensors"
 class Upsampler(nn.Module):
     """Pictures from 0 to 1, twice as wide and high."""
 
-    def __init__(self, dice: torch.Generator | None = None) -> None:
+    def __init__(self, rng: torch.Generator | None = None) -> None:
         super().__init__()
         layers = [nn.Conv2d(3, WIDTH, 3, 1, 1), nn.SiLU()]
         for _ in range(3):
             layers += [nn.Conv2d(WIDTH, WIDTH, 3, 1, 1), nn.SiLU()]
         self.body = nn.Sequential(*layers, nn.Conv2d(WIDTH, 12, 3, 1, 1), nn.PixelShuffle(2))
-        dice = dice or torch.Generator().manual_seed(0)
+        rng = rng or torch.Generator().manual_seed(0)
         with torch.no_grad():
             for name, weight in self.named_parameters():
                 if weight.dim() > 1:
-                    weight.normal_(0, (2 / weight[0].numel()) ** 0.5, generator=dice)
+                    weight.normal_(0, (2 / weight[0].numel()) ** 0.5, generator=rng)
                 elif name.endswith("bias"):
                     weight.zero_()
 
@@ -49,17 +49,21 @@ class Upsampler(nn.Module):
         return (enlarged + 0.1 * self.body(2 * pictures - 1)).clamp(0, 1)
 
 
-def shrunk(pictures: Float[Tensor, "N 3 32 32"]) -> Float[Tensor, "N 3 16 16"]:
+def shrunk(pictures: Float[Tensor, "N C 32 32"]) -> Float[Tensor, "N C 16 16"]:
     """Each pixel the mean of four."""
     return F.avg_pool2d(pictures, 2)
 
 
 def train(steps: int, batch: int = 24, seed: int = 0, rate: float = 2e-3) -> Upsampler:
     """On shrunk drawings with a little noise, as painted ones have."""
-    model, dice, noise = Upsampler(torch.Generator().manual_seed(seed)), np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    model, rng, noise = (
+        Upsampler(torch.Generator().manual_seed(seed)),
+        np.random.default_rng(seed),
+        torch.Generator().manual_seed(seed),
+    )
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.0)
     for step in range(steps):
-        pictures = render(draw(dice, batch, two=0.15, grey=0.1))
+        pictures = render(draw(rng, batch, two=0.15, grey=0.1))
         small = shrunk(pictures)
         small = small + 0.03 * torch.rand(batch, 1, 1, 1, generator=noise) * torch.randn(small.shape, generator=noise)
         for group in optimizer.param_groups:

@@ -1,4 +1,5 @@
-r"""Big models: what one GPU keeps for the backward pass, by the paper's formulas, and one small layer that is really weighed.
+r"""Big models: what one GPU keeps for the backward pass, by the paper's formulas, and one small layer that is really
+weighed.
 
 A layer of the GPT family keeps $sbh(34 + 5as/h)$ bytes. Over $t$ GPUs of tensor parallelism, with or without sequence
 parallelism, with or without the core of attention:
@@ -11,23 +12,24 @@ parallelism, with or without the core of attention:
 | tensor + sequence + selective | $34\,sbh/t$ |
 | full | $2\,sbh$ |
 
-Times $L$ layers: with pipeline parallelism the first stage has as many texts in flight as there are stages, so it keeps $L$ layers'
-worth however many there are.
+Times $L$ layers: with pipeline parallelism the first stage has as many texts in flight as there are stages, so it keeps
+$L$ layers' worth however many there are.
 
-Selective recomputation drops the core of attention: most of the memory of a long context, few of its FLOPs. The paper counts model
-FLOPs as $72BLsh^2(1 + s/6h + V/12hL)$ and, with selective recomputation, $s/3h$ in place of $s/6h$: 2.7 % more for GPT-3. One more
-forward pass of the core is a third of that, 0.9 %. The figures show both.
+Selective recomputation drops the core of attention: most of the memory of a long context, few of its FLOPs. The paper
+counts model FLOPs as $72BLsh^2(1 + s/6h + V/12hL)$ and, with selective recomputation, $s/3h$ in place of $s/6h$: 2.7 %
+more for GPT-3. One more forward pass of the core is a third of that, 0.9 %. The figures show both.
 
-Llama's layer is counted the same way: $12 + 4k/a + 8m/h$ for $k$ heads of keys and an MLP of width $m$, no dropout, and fused
-attention, which keeps one 32-bit number per head and token. So selective recomputation has nothing left to save there.
+Llama's layer is counted the same way: $12 + 4k/a + 8m/h$ for $k$ heads of keys and an MLP of width $m$, no dropout, and
+fused attention, which keeps one 32-bit number per head and token. So selective recomputation has nothing left to save
+there.
 
-**Measured:** a layer of width 128 with the same $as/h$, $m/h$ and $t$ (one rank's share, without the messages) keeps, per $sbh$, what
-the big one would. Its masks are this device's. RMSNorm on a CPU is a
-chain of small operations, which keeps its input and its result in 32 bits: 8 in place of 2.
+**Measured:** a layer of width 128 with the same $as/h$, $m/h$ and $t$ (one rank's part, without the communication)
+saves, per $sbh$, what the big one would. Its masks are this device's. RMSNorm on a CPU is a chain of small operations,
+which keeps its input and its result in 32 bits: 8 in place of 2.
 
 Code -> paper: `ranks` -> t, `context` -> s, `batch` -> b.
-Left out: the vocabulary's part on the last stage, $4sbh(1 + V/h)/t$; interleaved schedules, which keep $1 + (p-1)/(pm)$ times as
-much; sequence parallelism in the measured column.
+Left out: the vocabulary's part on the last stage, $4sbh(1 + V/h)/t$; interleaved schedules, which keep $1 + (p-1)/(pm)$
+times as much; sequence parallelism in the measured column.
 Source: Korthikanti et al. 2022, arXiv:2205.05198, equations 1 to 9 and table 2; Llama's shapes from its configs.
 """
 
@@ -37,11 +39,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from core.foundations.activation_bytes import Layer, Recompute, per_sbh
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.machine import this_machine
 from core.foundations.published_shapes import SHAPES
-from core.gradient_checkpointing.block import Block, Dice, LlamaBlock, Stack, causal_mask, draw_weights
-from core.gradient_checkpointing.kept import ATTENTION, half_precision, mask_bytes, per_layer
+from core.foundations.settings import seed_field
+from core.gradient_checkpointing.block import Block, DropoutState, LlamaBlock, Stack, causal_mask, draw_weights
+from core.gradient_checkpointing.kept import ATTENTION, SBH, half_precision, mask_bytes, per_layer
 from core.gradient_checkpointing.ledger import Ledger
 from core.gradient_checkpointing.trick import recompute
 
@@ -49,6 +53,27 @@ GB = 1e9
 CARD = 80  # GB, an H100
 CONTEXTS = tuple(2**power for power in range(9, 18))
 SMALL_WIDTH, SMALL_HEADS, SMALL_CONTEXT = 128, 8, 512
+
+PAPER = "Korthikanti et al. 2022, section 5"
+ALL_LAYERS = Figure(
+    "activations of all layers on one GPU", "GB", "limit", "the memory of an H100", "computed", headline=True
+)
+ALL_THREE = Figure(
+    "with tensor, sequence parallelism and recomputation", "GB", "baseline", label="computed", headline=True
+)
+ONE_LAYER = Figure("one layer, nothing recomputed", "GB", None, "equation 1, or its like for Llama", "computed")
+CORE = Figure("core of attention", SBH, None, "5as/h; 4a/h if fused", "computed")
+SAVED = Figure("saved by selective recomputation", "% of a layer", "paper", PAPER, "computed", headline=True)
+MORE_FLOPS = Figure(
+    "more FLOPs, selective recomputation",
+    "%",
+    "paper",
+    f"{PAPER}: s/6h over 1 + s/6h + V/12hL",
+    "computed",
+    headline=True,
+)
+CORE_FLOPS = Figure("more FLOPs, one forward pass of the core", "%", None, "a third of it", "computed")
+SMALL = Figure("small layer, {way}", SBH, "theory")
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,9 @@ def big_model(name: str, brief: str, published: str, saved: float | None = None,
     """A published shape as the formulas want it."""
     shape = SHAPES[published]
     if shape.dialect == "llama":
-        layer = Layer(0, 0, shape.width, shape.heads, True, False, dialect="llama", mlp=shape.mlp, key_heads=shape.key_heads)
+        layer = Layer(
+            0, 0, shape.width, shape.heads, True, False, dialect="llama", mlp=shape.mlp, key_heads=shape.key_heads
+        )
     else:
         layer = Layer(0, 0, shape.width, shape.heads)
     return Model(name, brief, layer, shape.layers, shape.vocabulary, saved, slower)
@@ -99,12 +126,38 @@ WAYS: dict[str, tuple[Recompute, bool, bool]] = {  # recomputed, over t ranks, s
 class BigConfig(Config):
     """Which model, on how many ranks, with how long a text."""
 
-    model: str = setting("gpt3", "Model", choices={key: one.name for key, one in BIG.items()})
-    ranks: int = setting(8, "Tensor-parallel GPUs t", unit="GPU", low=1, high=64)
-    context: int = setting(2048, "Context s", unit="token", low=1, high=2**20)
-    batch: int = setting(1, "Batch b", unit="text", low=1, high=1024)
-    attention: str = setting("written", "Attention of GPT", choices=ATTENTION, help="Llama's is always fused")
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
+    model: str = setting(
+        "gpt3",
+        "Model",
+        choices={key: one.name for key, one in BIG.items()},
+        help="Larger models save more; Llama's layers are counted by a formula of their own.",
+    )
+    ranks: int = setting(
+        8,
+        "Tensor-parallel GPUs t",
+        unit="GPU",
+        low=1,
+        high=64,
+        help="More GPUs divide a part of each layer's activations.",
+    )
+    context: int = setting(
+        2048,
+        "Context s",
+        unit="token",
+        low=1,
+        high=2**20,
+        help="Twice the context saves twice as much, and four times as much in attention's scores.",
+    )
+    batch: int = setting(
+        1, "Batch b", unit="sequence", low=1, high=1024, help="Twice the sequences save twice as much.", slider=True
+    )
+    attention: str = setting(
+        "written",
+        "Attention of GPT",
+        choices=ATTENTION,
+        help="Fused attention saves no score matrix, so there is nothing left for selective recomputation.",
+    )
+    seed: int = seed_field()
 
     def check(self) -> None:
         heads = BIG[self.model].layer.a
@@ -126,7 +179,9 @@ class BigStep(Step):
     ways: tuple[str, ...] = ()
     contexts: tuple[int, ...] = ()
     curves: tuple[tuple[str, tuple[float, ...]], ...] = ()  # way, bytes of one GPU over the contexts
-    formula: tuple[tuple[str, float, float], ...] = ()  # way, bytes over sbh by the paper and with this device's masks, of the small layer
+    formula: tuple[
+        tuple[str, float, float], ...
+    ] = ()  # way, bytes over sbh by the paper and with this device's masks, of the small layer
     measured: tuple[tuple[str, float], ...] = ()  # way, bytes over sbh
     small: tuple[int, int, int, int] = (0, 0, 0, 0)  # its s, h, a, t
 
@@ -153,13 +208,17 @@ def slower_percent(model: Model, layer: Layer) -> tuple[float, float]:
 
 
 def small_layer(layer: Layer, ranks: int) -> tuple[Layer, int]:
-    """A layer with the same as/h where that fits, the same shape of the MLP and share of key heads, and t up to its heads."""
+    """A layer with the same as/h where that fits, the same shape of the MLP and share of key heads, and t up to its
+    heads.
+    """
     per_head = SMALL_WIDTH // SMALL_HEADS
     s = max(1, min(SMALL_CONTEXT, round(layer.square * per_head)))
     keys = max(1, round(SMALL_HEADS * (layer.key_heads or layer.a) / layer.a))
     mlp = round(SMALL_WIDTH * layer.inner / layer.h)
     number = 2
-    small = replace(layer, s=s, b=2, h=SMALL_WIDTH, a=SMALL_HEADS, mlp=mlp, key_heads=keys, number=number, mask=mask_bytes(number))
+    small = replace(
+        layer, s=s, b=2, h=SMALL_WIDTH, a=SMALL_HEADS, mlp=mlp, key_heads=keys, number=number, mask=mask_bytes(number)
+    )
     return small, max(share for share in (1, 2, 4, 8) if share <= ranks)
 
 
@@ -184,9 +243,9 @@ def weighed(layer: Layer, way: str, ranks: int, seed: int) -> float:
     model = Stack([block], 1, 1, 1).to(device)
     ledger = Ledger(model)
     try:
-        dice = torch.Generator().manual_seed(seed)
-        x = torch.randn(layer.b, layer.s, layer.h, generator=dice).to(device, dtype).requires_grad_()
-        with ledger, Dice(seed, device):
+        rng = torch.Generator().manual_seed(seed)
+        x = torch.randn(layer.b, layer.s, layer.h, generator=rng).to(device, dtype).requires_grad_()
+        with ledger, DropoutState(seed, device):
             y = recompute(block, x) if again == "full" else block(x)
         kept = per_layer(tuple(ledger.alive.values()), 0)
         del y
@@ -209,44 +268,54 @@ def big(config: BigConfig) -> Iterator[BigStep]:
         paper, here = (per_sbh(one, again, ranks if over else 1) for one in (replace(small, mask=1), small))
         formula.append((way, paper, here))
     bars = tuple((way, gpu_bytes(model, layer, way, config.ranks)) for way in WAYS)
-    table = tuple((one.brief, tuple(gpu_bytes(one, config.layer(key), way, config.ranks) for way in WAYS)) for key, one in BIG.items())
-    curves = tuple((way, tuple(gpu_bytes(model, replace(layer, s=s), way, config.ranks) for s in CONTEXTS)) for way in WAYS)
+    table = tuple(
+        (one.brief, tuple(gpu_bytes(one, config.layer(key), way, config.ranks) for way in WAYS))
+        for key, one in BIG.items()
+    )
+    curves = tuple(
+        (way, tuple(gpu_bytes(model, replace(layer, s=s), way, config.ranks) for s in CONTEXTS)) for way in WAYS
+    )
     told = (
-        f"{model.name}: {bars[0][1] / GB:,.1f} GB on one GPU, {bars[-2][1] / GB:,.1f} GB with all three, {bars[-1][1] / GB:,.1f} GB when all is computed again"
+        f"{model.name}: {bars[0][1] / GB:,.1f} GB on one GPU, {bars[-2][1] / GB:,.1f} GB with all three,"
+        f" {bars[-1][1] / GB:,.1f} GB when all is computed again"
     )
     start = BigStep(bars, table, tuple(WAYS), CONTEXTS, curves, tuple(formula), (), (small.s, small.h, small.a, ranks))
     yield replace(start, figures=computed(config, model, layer), doing=told)
-    measured, figures = list[tuple[str, float]](), list[Compared]()
+    measured, figures = list[tuple[str, float]](), list[Result]()
     for way, _, here in formula:
         kept = weighed(small, way, ranks, config.seed)
         measured.append((way, kept))
-        figures.append(Compared(f"small layer, {way}", "bytes per sbh", here, kept, source_of(small)))
-        yield BigStep(formula=tuple(formula), measured=tuple(measured), doing=f"a small layer, {way}: {kept:.2f} bytes per sbh, measured")
+        figures.append(SMALL.of(way=way)(kept, here, source=source_of(small)))
+        yield BigStep(
+            formula=tuple(formula),
+            measured=tuple(measured),
+            doing=f"a small layer, {way}: {kept:.2f} bytes per token and hidden unit, measured",
+        )
     yield BigStep(formula=tuple(formula), measured=tuple(measured), figures=tuple(figures), doing=told)
 
 
 def source_of(small: Layer) -> str:
     if small.dialect == "llama":
-        return "12 + 4k/a + 8m/h + 4a/h; the gap is two RMSNorms, which on a CPU keep input and result in 32 bits each, 8 in place of 2"
-    return "formula of How it works with this device's masks; the gap is the norms' statistics, 8/h"
+        return (
+            "12 + 4k/a + 8m/h + 4a/h; the gap is two RMSNorms, which on a CPU keep input and result in 32 bits each, 8"
+            " in place of 2"
+        )
+    return "formula of How it works with this device's masks; the gap is the norms' statistics, 8/h (16/h on a GPU)"
 
 
-def computed(config: BigConfig, model: Model, layer: Layer) -> tuple[Compared, ...]:
+def computed(config: BigConfig, model: Model, layer: Layer) -> tuple[Result, ...]:
     """The paper's numbers beside the formulas' where it gives one (at 2048 tokens), and what a GPU keeps."""
-    told = config.context == 2048 and not layer.fused
-    paper, one = "Korthikanti et al. 2022, section 5", layer.sbh * per_sbh(layer)
-    nothing, best = (gpu_bytes(model, layer, way, config.ranks) for way in ("none", "all three"))
-    whole = per_sbh(layer, "selective")
+    published = config.context == 2048 and not layer.fused
+    nothing, best = (gpu_bytes(model, layer, way, config.ranks) / GB for way in ("none", "all three"))
+    selective = per_sbh(layer, "selective")
     figures = [
-        Compared("one layer, nothing recomputed", "GB", None, one / GB, "equation 1, or its like for Llama", "computed"),
-        Compared("core of attention", "bytes per sbh", None, per_sbh(layer) - whole, "5as/h; 4a/h if fused", "computed"),
-        Compared("all layers on one GPU", "GB", None, nothing / GB, "L layers, nothing recomputed, no parallelism", "computed"),
-        Compared("all three ways together", "GB", None, best / GB, f"{whole:.4g} sbh/t for {config.ranks} GPUs", "computed"),
-        Compared("saved by selective recomputation", "% of a layer", model.saved if told else None, saved_percent(layer), paper, "computed"),
+        ALL_LAYERS(nothing, float(CARD)),
+        ALL_THREE(best, nothing, source=f"nothing recomputed, one GPU; {selective:.4g} sbh/t for {config.ranks} GPUs"),
+        ONE_LAYER(layer.sbh * per_sbh(layer) / GB),
+        CORE(per_sbh(layer) - selective),
+        SAVED(saved_percent(layer), model.saved if published else None),
     ]
     if not layer.fused:
         ratio, core = slower_percent(model, layer)
-        source = f"{paper}: s/6h over 1 + s/6h + V/12hL"
-        figures.append(Compared("more FLOPs, selective", "%", model.slower if told else None, ratio, source, "computed"))
-        figures.append(Compared("more FLOPs, one forward pass of the core", "%", None, core, "a third of it", "computed"))
+        figures += [MORE_FLOPS(ratio, model.slower if published else None), CORE_FLOPS(core)]
     return tuple(figures)

@@ -1,4 +1,5 @@
-"""Bytes of live tensors after every operation, layer by layer: what is kept, what is computed again, what only passes through.
+"""Bytes of live tensors after every operation, layer by layer: what is kept, what is computed again, what only passes
+through.
 
 `LiveStorages` sees each storage when it is born and when it is freed; the layer that runs owns what is born.
 """
@@ -16,7 +17,10 @@ from core.foundations.live_storages import LiveStorages, tallest
 
 
 class Live(LiveStorages):
-    """`with live:` around units of work, then `take`. Owners: n layers, what follows them, the n layers computed again, passing."""
+    """`with live:` around units of work, then `take`.
+
+    Owners: n layers, what follows them, the n layers computed again, passing.
+    """
 
     def __init__(self, n_layer: int, device: str) -> None:
         super().__init__()
@@ -35,7 +39,9 @@ class Live(LiveStorages):
         self.events.append((self.operations, owner, -nbytes))
 
     def leave_out(self, tensors: Iterable[Tensor]) -> None:
-        """What is there before and after the step: weights, their gradients, constants, the text. Nor do their views count."""
+        """What is there before and after the step: weights, their gradients, constants, the text. Nor do their views
+        count.
+        """
         for tensor in tensors:
             if tensor.untyped_storage()._cdata not in self.alive:
                 self.known[self.see(tensor)] = self.passing, 0
@@ -55,7 +61,9 @@ class Live(LiveStorages):
         return call
 
     def take(self, most: int) -> tuple[Int[np.ndarray, "M"], Float[np.ndarray, "M owners"]]:
-        """Up to `most` moments since the last call, the largest of each stretch and the last: their operations, bytes by owner."""
+        """Up to `most` moments since the last call, the largest of each stretch and the last: their operations, bytes
+        by owner.
+        """
         changes = np.zeros((len(self.events) + 1, len(self.now)))
         at = np.full(len(changes), self.operations)
         for row, (operation, owner, nbytes) in enumerate(self.events, start=1):
@@ -70,7 +78,7 @@ class Live(LiveStorages):
 
 
 class Flops(TorchDispatchMode):
-    """`with flops:` counts the FLOPs of all products, and of those with weights, which are not batched."""
+    """`with flops:` counts the FLOPs of all matmuls, and of those with weights, which are not batched."""
 
     def __init__(self) -> None:
         super().__init__()

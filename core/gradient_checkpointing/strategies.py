@@ -1,17 +1,18 @@
 r"""The ways to checkpoint a stack of layers, and what each should cost.
 
-Keep the input of every $k$-th of $n$ layers, each $e$ bytes, and compute the $k$ layers between two of them again, which keep
-$A$ bytes each while their backward pass runs:
+Keep the input of every $k$-th of $n$ layers, each $e$ bytes, and compute the $k$ layers between two of them again,
+which keep $A$ bytes each while their backward pass runs:
 
 $$\text{bytes}(k) = \lceil n/k \rceil\, e + k A - e.$$
 
-If a layer keeps no more than its input ($A = e$), the best is $k = \sqrt n$, with $2\sqrt n$ instead of $n$ (Chen et al.). A
-transformer's layer keeps tens of times its input: the best is $k = \sqrt{n e / A}$, below 1 for fewer than tens of layers, so
-every layer is checkpointed.
+If a layer keeps no more than its input ($A = e$), the best is $k = \sqrt n$, with $2\sqrt n$ instead of $n$ (Chen et
+al.). A transformer's layer keeps tens of times its input: the best is $k = \sqrt{n e / A}$, below 1 for fewer than tens
+of layers, so every layer is checkpointed.
 
-In FLOPs, a backward pass is two forward passes, so a step is 3; everything computed again makes it 4. torch stops the second
-forward pass once the last kept tensor is there: the layer's last product is skipped, a third of the weights' FLOPs of a layer,
-and the step costs $3 \tfrac23$. But where dropout follows that product, its mask is the last kept tensor: nothing is skipped.
+In FLOPs, a backward pass is two forward passes, so a step is 3; everything computed again makes it 4. torch stops the
+second forward pass once the last kept tensor is there: the layer's last matmul is skipped, a third of the weights'
+FLOPs of a layer, and the step costs $3 \tfrac23$. But where dropout follows that matmul, its mask is the last kept
+tensor: nothing is skipped.
 """
 
 import math
@@ -71,9 +72,13 @@ class Costs:
         return self.input_bytes if self.chain else kept_bytes(self.layer)
 
     def segment_bytes(self, k: int) -> float:
-        """The largest moment with every k-th input kept: at the head, or when the last segment has been computed again."""
+        """The largest moment with every k-th input kept: at the head, or when the last segment has been computed
+        again.
+        """
         kept = math.ceil(self.n_layer / k) * self.input_bytes
-        again = k * self.layer_bytes - (0 if self.chain else self.input_bytes)  # a link keeps its output besides, a layer does not
+        again = k * self.layer_bytes - (
+            0 if self.chain else self.input_bytes
+        )  # a link keeps its output besides, a layer does not
         return kept + max(head_bytes(self.layer, self.vocabulary), again)
 
     def peak(self, way: Way) -> float:
@@ -86,7 +91,9 @@ class Costs:
         return self.n_layer * kept_bytes(self.layer, "selective") + max(head, self.core_again())
 
     def core_again(self) -> float:
-        """How much more there is when a layer's core has been computed again: by then what came after it has been let go."""
+        """How much more there is when a layer's core has been computed again: by then what came after it has been let
+        go.
+        """
         told = parts(self.layer)
         last = max(place for place, part in enumerate(told) if part.core)
         after = sum(part.per_sbh for part in told[last + 1 :])
@@ -102,9 +109,15 @@ class Costs:
         extra = 0.0
         core = core_flops(self.layer)
         if way.key == "selective":
-            extra = self.n_layer * core * (0.5 if early_stop else 1.0)  # its second product is the last thing that keeps something
+            extra = (
+                self.n_layer * core * (0.5 if early_stop else 1.0)
+            )  # its second product is the last thing that keeps something
         elif way.k:
-            skipped = 0.0 if self.chain or self.layer.dropout or not early_stop else 8 * self.layer.b * self.layer.s * self.layer.h**2
+            skipped = (
+                0.0
+                if self.chain or self.layer.dropout or not early_stop
+                else 8 * self.layer.b * self.layer.s * self.layer.h**2
+            )
             extra = self.flops() - math.ceil(self.n_layer / way.k) * skipped
         return 3 + extra / self.flops()
 
@@ -126,7 +139,11 @@ def sawtooth(costs: Costs, way: Way, early_stop: bool) -> tuple[tuple[float, flo
     extra = costs.ratio(way, early_stop) - 3
     for segment in reversed(way.segments(n)):
         share = len(segment) / n
-        again = len(segment) * costs.layer_bytes - (0 if costs.chain else costs.input_bytes) if way.k else costs.core_again()
+        again = (
+            len(segment) * costs.layer_bytes - (0 if costs.chain else costs.input_bytes)
+            if way.k
+            else costs.core_again()
+        )
         if way.k or way.key == "selective":
             work = work + extra * share
             corners.append((work, kept + again))
@@ -136,7 +153,9 @@ def sawtooth(costs: Costs, way: Way, early_stop: bool) -> tuple[tuple[float, flo
 
 
 def front(points: Sequence[tuple[str, float, float]], slack: float = 0.0) -> tuple[str, ...]:
-    """Names of (name, seconds, bytes) that no other beats in both, the fastest first; `slack` is a share of bytes that is no gain."""
+    """Names of (name, seconds, bytes) that no other beats in both, the fastest first; `slack` is a share of bytes that
+    is no gain.
+    """
 
     def beaten(x: float, y: float) -> bool:
         return any((u <= x and v < y) or (u < x and v <= y * (1 + slack)) for _, u, v in points)

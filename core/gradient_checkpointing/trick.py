@@ -2,12 +2,14 @@ r"""The trick itself: a layer that keeps its input and computes itself again whe
 
     y = recompute(layer, x)      instead of      y = layer(x)
 
-In the forward pass the layer runs without autograd, so nothing inside it is kept. In the backward pass it runs a second time,
-with autograd, from the saved input; then its own backward pass follows. Dropout must draw the same zeros both times: so the
-state of the random generator is kept as well (5 kB on a CPU), and forgetting it gives other gradients, without any error.
+In the forward pass the layer runs without autograd, so nothing inside it is kept. In the backward pass it runs a second
+time, with autograd, from the saved input; then its own backward pass follows. Dropout must draw the same zeros both
+times: so the state of the random generator is kept as well (5 kB on a CPU), and forgetting it gives other gradients,
+without any error.
 
-`torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)` gives the same gradients, bit for bit (tested). It is made of
-hooks on saved tensors instead, which also lets it stop the second forward pass as soon as the last kept tensor is there again.
+`torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)` gives the same gradients, bit for bit (tested). It is
+made of hooks on saved tensors instead, which also lets it stop the second forward pass as soon as the last kept tensor
+is there again.
 """
 
 from typing import Any
@@ -23,14 +25,14 @@ class Recompute(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, layer: nn.Module, x: Tensor, *weights: Tensor) -> Tensor:
-        ctx.layer, ctx.dice = layer, global_state(x.device.type)
+        ctx.layer, ctx.rng = layer, global_state(x.device.type)
         ctx.save_for_backward(x)
         return layer(x)  # inside a Function autograd is off
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, now = ctx.saved_tensors[0].detach().requires_grad_(), global_state(grad.device.type)
-        set_global_state(ctx.dice, grad.device.type)
+        set_global_state(ctx.rng, grad.device.type)
         with torch.enable_grad():
             y = ctx.layer(x)
         set_global_state(now, grad.device.type)

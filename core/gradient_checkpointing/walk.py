@@ -1,7 +1,8 @@
 """One training step in small units: a segment of layers forward or backward at a time.
 
-Between two segments the graph is cut: the next one starts from a detached tensor, which shares the numbers, and its gradient is
-handed over by hand. The gradients are those of one `loss.backward()`, bit for bit (tested), and other runs get their turn between.
+Between two segments the graph is cut: the next one starts from a detached tensor, which shares the numbers, and its
+gradient is handed over by hand. The gradients are those of one `loss.backward()`, bit for bit (tested), and other runs
+get their turn between.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +23,18 @@ Unit = tuple[str, int, Callable[[], None]]  # what it is, the number of its segm
 class Walk:
     """`for phase, segment, work in walk.units(): work()` is one step; `loss` and the weights' `grad` are its result."""
 
-    def __init__(self, model: Stack, batch: tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]], segments: Sequence[Segment], through: Through) -> None:
+    def __init__(
+        self,
+        model: Stack,
+        batch: tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]],
+        segments: Sequence[Segment],
+        through: Through,
+    ) -> None:
         self.model, self.segments, self.through = model, segments, through
         self.ids, self.targets = batch
-        self.cuts: list[tuple[Tensor, GradientEdge]] = []  # of each segment that is open: what came in, and where its graph ends
+        self.cuts: list[
+            tuple[Tensor, GradientEdge]
+        ] = []  # of each segment that is open: what came in, and where its graph ends
         self.passed: Tensor | None = None  # what the last segment gave, cut from its graph
         self.grad: Tensor | None = None  # of what the last open segment gave
         self.loss = float("nan")

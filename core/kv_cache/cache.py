@@ -1,13 +1,14 @@
-r"""Three caches: one that grows, one that forgets, one that rounds. All keep rows of keys and values per layer and head.
+r"""Three caches: one that grows, one that forgets, one that rounds. All keep rows of keys and values per layer and
+head.
 
 Bytes, with $L$ layers, $G$ heads of keys and values, head width $D$, $b$ bytes per number, $T$ tokens and batch $B$:
 
 $$2 \, L \, G \, D \, b \, T \, B .$$
 
 `Growing` asks for memory in blocks of tokens, so it holds at most one block too much. `Window` keeps the newest tokens,
-and with `sinks` also the first few (StreamingLLM). The sinks stand right before the window, not where they once were: as
-rotations add up, each time the window moves they are turned by one place more. `Rounded` keeps whole numbers of 8 or 4
-bits and one 16-bit scale per row, and brings the rows back each time they are needed.
+and with `sinks` also the first few (StreamingLLM). The sinks stand right before the window, not where they once were:
+as rotations add up, each time the window moves they are turned by one place more. `Rounded` keeps whole numbers of 8 or
+4 bits and one 16-bit scale per row, and brings the rows back each time they are needed.
 
 Left out: blocks shared between texts through a table (PagedAttention); 2-bit schemes with scales per channel (KIVI).
 Source: Kwon et al. 2023, arXiv:2309.06180 (blocks); Xiao et al. 2023, arXiv:2309.17453 (sinks).
@@ -25,7 +26,13 @@ from core.kv_cache.llama import Llama, Rows, angles, rotate
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of the memory behind tensors, each piece counted once."""
-    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors if tensor.numel()}.values())
+    return sum(
+        {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in tensors
+            if tensor.numel()
+        }.values()
+    )
 
 
 class Growing:
@@ -99,7 +106,9 @@ class Window:
 
 
 class Rounded:
-    """Each row of D numbers becomes whole numbers from -127 to 127 (4 bits: -7 to 7, two per byte) and a 16-bit scale."""
+    """Each row of D numbers becomes whole numbers from -127 to 127 (4 bits: -7 to 7, two per byte) and a 16-bit
+    scale.
+    """
 
     def __init__(self, model: Llama, bits: int) -> None:
         self.layers, self.top, self.packed = len(model.layers), 2 ** (bits - 1) - 1, bits == 4
@@ -112,14 +121,19 @@ class Rounded:
         if layer == len(self.codes):
             self.codes.append(codes[:, :, :, :0])
             self.scales.append(scales[:, :, :, :0])
-        self.codes[layer], self.scales[layer] = torch.cat((self.codes[layer], codes), 3), torch.cat((self.scales[layer], scales), 3)
+        self.codes[layer], self.scales[layer] = (
+            torch.cat((self.codes[layer], codes), 3),
+            torch.cat((self.scales[layer], scales), 3),
+        )
         if layer == self.layers - 1:
             self.seen += k.shape[2]
         back = self.back(self.codes[layer], self.scales[layer]).to(k.dtype)
         return back[0], back[1]
 
     def rounded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        scales = (rows.abs().amax(-1, keepdim=True) / self.top).clamp(min=6e-8).half()  # 6e-8 is the smallest number of 16 bits
+        scales = (
+            (rows.abs().amax(-1, keepdim=True) / self.top).clamp(min=6e-8).half()
+        )  # 6e-8 is the smallest number of 16 bits
         codes = (rows / scales.float()).round().clamp(-self.top, self.top).to(torch.int8)
         return (codes[..., ::2] * 16 + codes[..., 1::2] + 8 if self.packed else codes), scales
 

@@ -1,4 +1,5 @@
-r"""A text is written twice, token by token: once everything is computed anew for each token, once keys and values are kept.
+r"""A text is written twice, token by token: once everything is computed anew for each token, once keys and values are
+kept.
 
 Both draw from the same seed, so they must write the same text; the largest difference of their scores (logits) is
 rounding. What differs is the work. Without the cache the $n$-th token costs a pass over $n$ tokens; with it, one token
@@ -7,18 +8,18 @@ looks at $n$ kept rows. A whole text of $n$ tokens costs
 $$1 + 2 + \dots + n = \tfrac{1}{2} n (n + 1) \text{ rows without, } n \text{ rows with the cache.}$$
 
 What is saved in time is paid in memory: $2 L G D b$ bytes per token (2 for key and value, $L$ layers, $G$ heads, $D$
-numbers each, $b$ bytes per number). Here $2 \cdot 4 \cdot 6 \cdot 32 \cdot 4 = 6144$. The memory is asked for in blocks of
-tokens, so at most one block is not yet used.
+numbers each, $b$ bytes per number). Here $2 \cdot 4 \cdot 6 \cdot 32 \cdot 4 = 6144$. The memory is asked for in blocks
+of tokens, so at most one block is not yet used.
 
 The faint lines are floors: the operations over the machine's measured rate, or the bytes over its measured rate,
-whichever takes longer. Reading the prompt (*prefill*) does many operations per byte, so arithmetic is its limit. Writing
-one token (*decode*) reads all weights for a single token: memory is its limit, and on a small model the time that Python
-needs between the operations. Several texts at once share each reading of the weights, so the dots climb; but each text
-brings its own cache, which nobody shares.
+whichever takes longer. Reading the prompt (*prefill*) does many operations per byte, so arithmetic is its limit.
+Writing one token (*decode*) reads all weights for a single token: memory is its limit, and on a small model the time
+that Python needs between the operations. Several texts at once share each reading of the weights, so the dots climb;
+but each text brings its own cache, which nobody shares.
 
-The measured times are the best of some repetitions, and of four neighbouring tokens. The weights are only 9 MB: where they
-stay in the processor's own cache, a token may even beat the floor of the memory. The base has learnt windows of 128 tokens; beyond that its text gets
-worse (`shrink` shows it), its times do not.
+The measured times are the best of some repetitions, and of four neighboring tokens. The weights are only 9 MB: where
+they stay in the processor's own cache, a token may even beat the floor of the memory. The base has learned sequences of
+128 tokens; beyond that its text gets worse (`shrink` shows it), its times do not.
 
 Left out: blocks shared between texts (PagedAttention), speculative decoding, a fused kernel for one query.
 Source: Pope et al. 2022, arXiv:2211.05102; Kwon et al. 2023, arXiv:2309.06180; Carol Chen 2022, "Transformer Inference
@@ -27,14 +28,17 @@ Arithmetic", kipp.ly/transformer-inference-arithmetic.
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.foundations.base_model import FOLDER, Base, from_folder
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.roofline import best_seconds, roofline
 from core.foundations.sampling import Choice, draw, probabilities
+from core.foundations.settings import seed_field
 from core.kv_cache.cache import Growing
 from core.kv_cache.costs import model_bytes_per_token, work
 from core.kv_cache.llama import Llama, llama_of, logits
@@ -45,16 +49,63 @@ ROOF_TOKENS = 128  # seen by each text whose decoding is put under the roof
 BATCHES = (1, 4, 16, 64)
 REPEATS = {"off": 2, "on": 4, "roof": 3}  # of each pass; the best counts
 
+SAME_TOKENS = Figure("tokens equal with and without cache", "tokens", "theory", "the cache changes no result")
+LOGIT_DIFFERENCE = Figure(
+    "largest difference of a logit", "logits", "theory", "the same sums in another order: only rounding"
+)
+CACHE = Figure("cache at the end", "kB", "theory", headline=True)
+LAST_OFF = Figure("time of the last token, no cache", "ms", "limit")
+LAST_ON = Figure("time of the last token, with cache", "ms", "limit")
+FLOORS_RATIO = "the ratio of the two least times on this machine"
+LAST_SPEEDUP = Figure("speed-up of the last token", "times", "baseline", FLOORS_RATIO, headline=True)
+WHOLE_SPEEDUP = Figure("speed-up of the whole text", "times", "baseline", FLOORS_RATIO, headline=True)
+GROWTH_ON = Figure(
+    "time per token at the end over the start, with cache",
+    "times",
+    "theory",
+    "flat: one token goes through the weights, whatever came before",
+)
+GROWTH_OFF = Figure(
+    "time per token at the end over the start, no cache",
+    "times",
+    "theory",
+    "linear: tokens at the end over tokens at the start",
+)
+RATE = Figure("throughput of {passes}", "tokens/s", "limit", "roofline: tokens over the least time of the pass")
+
 
 @dataclass(frozen=True)
 class GrowConfig(Config):
     """What is written, and how the cache asks for memory."""
 
-    prompt: str = setting(PROMPT, "Your prompt", high=400)
-    length: int = setting(220, "Tokens to write", unit="token", low=2, high=900)
-    block: int = setting(16, "Block of the cache", unit="token", low=1, high=256, help="memory is asked for in blocks of so many tokens")
-    temperature: float = setting(0.8, "Temperature", low=0.0, high=3.0, help="0 always takes the likeliest token")
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 1, more=True)
+    prompt: str = setting(
+        PROMPT, "Your prompt", high=400, help="A longer prompt fills the cache before the first token is written."
+    )
+    length: int = setting(
+        220,
+        "Tokens to write",
+        unit="token",
+        low=2,
+        high=900,
+        help="More tokens show better how the time without a cache grows.",
+    )
+    block: int = setting(
+        16,
+        "Block of the cache",
+        unit="token",
+        low=1,
+        high=256,
+        help="Memory is taken in blocks of so many tokens: larger ones are asked for less often and leave more unused.",
+    )
+    temperature: float = setting(
+        0.8,
+        "Temperature",
+        low=0.0,
+        high=3.0,
+        help="Higher makes unlikely tokens more likely; 0 always takes the likeliest.",
+        slider=True,
+    )
+    seed: int = seed_field()
 
 
 @dataclass(frozen=True)
@@ -82,7 +133,9 @@ class GrowStep(Step):
     cache_bytes: int = 0  # of the storages that are there
     block: int = 0
     most: int = 0  # tokens at the end of the run
-    floors: tuple[tuple[float, ...], ...] = ()  # tokens; ms without and with the cache; the same summed, in s; bytes by formula
+    floors: tuple[
+        tuple[float, ...], ...
+    ] = ()  # tokens; ms without and with the cache; the same summed, in s; bytes by formula
     roof: tuple[tuple[str, float, float, float | None], ...] = ()  # the fields of `Dot`
     rates: tuple[float, float] = (0.0, 0.0)  # FLOP/s and bytes/s of this machine
 
@@ -94,7 +147,7 @@ class Writer:
     model: Llama
     ids: list[int]
     choice: Choice
-    dice: torch.Generator
+    rng: torch.Generator
     cache: Growing | None
     seconds: list[float] = field(default_factory=list)  # of each token
 
@@ -116,7 +169,7 @@ class Writer:
 
         scores = torch.empty(0)
         self.seconds.append(best_seconds(forward, repeats))
-        self.ids.append(draw(probabilities(scores.float(), self.choice), self.dice))
+        self.ids.append(draw(probabilities(scores.float(), self.choice), self.rng))
         return scores
 
 
@@ -130,12 +183,21 @@ def grow(config: GrowConfig) -> Iterator[GrowStep]:
     model, prompt = llama_of(base.model), prompt_ids(base, config)
     most = len(prompt) + config.length
     per_token = model_bytes_per_token(model)
-    told = {"most": most, "block": config.block, "rates": (roofline().flops_per_second, roofline().bytes_per_second)}
+    told: dict[str, Any] = {
+        "most": most,
+        "block": config.block,
+        "rates": (roofline().flops_per_second, roofline().bytes_per_second),
+    }
     dots = [Dot(name, *under_roof(model, new, seen, batch), None) for name, new, seen, batch in passes()]
-    first = GrowStep(tokens=len(prompt), text=base.text(prompt), floors=floors(model, len(prompt), most), roof=plain(dots), **told)  # type: ignore[arg-type]
+    first = GrowStep(
+        tokens=len(prompt), text=base.text(prompt), floors=floors(model, len(prompt), most), roof=plain(dots), **told
+    )
     yield first
     choice = Choice(config.temperature, top_k=40)
-    off, on = (Writer(model, list(prompt), choice, torch.Generator().manual_seed(config.seed), cache) for cache in (None, Growing(model, config.block)))
+    off, on = (
+        Writer(model, list(prompt), choice, torch.Generator().manual_seed(config.seed), cache)
+        for cache in (None, Growing(model, config.block))
+    )
     difference, same = 0.0, 0
     for number in range(config.length):
         slow, fast = off.write(REPEATS["off"]), on.write(REPEATS["on"])
@@ -146,8 +208,13 @@ def grow(config: GrowConfig) -> Iterator[GrowStep]:
     assert on.cache is not None
     figures = writing_figures(model, off, on, len(prompt), same, difference, per_token)
     del on.cache, off
-    written = {"tokens": most, "text": base.text(on.ids), "same": same == config.length, "difference": difference}
-    yield GrowStep(figures=figures, doing="prefill and decode, under the roof", **written, **told)  # type: ignore[arg-type]
+    written: dict[str, Any] = {
+        "tokens": most,
+        "text": base.text(on.ids),
+        "same": same == config.length,
+        "difference": difference,
+    }
+    yield GrowStep(figures=figures, doing="prefill and decode, under the roof", **written, **told)
     yield from roofed(model, dots, told)
 
 
@@ -155,11 +222,13 @@ def prompt_ids(base: Base, config: GrowConfig) -> list[int]:
     """The prompt as tokens; an empty one is the token 0."""
     ids = [int(id) for id in base.ids(config.prompt)] or [0]
     if len(ids) + config.length > MOST_TOKENS:
-        raise ValueError(f"prompt and length together must be at most {MOST_TOKENS} tokens, got {len(ids)} and {config.length}")
+        raise ValueError(
+            f"prompt and length together must be at most {MOST_TOKENS} tokens, got {len(ids)} and {config.length}"
+        )
     return ids
 
 
-def token_step(base: Base, off: Writer, on: Writer, difference: float, same: bool, told: dict[str, object]) -> GrowStep:
+def token_step(base: Base, off: Writer, on: Writer, difference: float, same: bool, told: dict[str, Any]) -> GrowStep:
     """What both did for this token."""
     assert on.cache is not None
     tokens, off_ms, on_ms = len(on.ids), off.best() * 1e3, on.best() * 1e3
@@ -174,47 +243,59 @@ def token_step(base: Base, off: Writer, on: Writer, difference: float, same: boo
         on_seconds=sum(on.seconds),
         cache_bytes=on.cache.nbytes,
         doing=f"token {tokens}: {off_ms:.2f} ms without the cache, {on_ms:.2f} ms with it",
-        **told,  # type: ignore[arg-type]
+        **told,
     )
 
 
 def floors(model: Llama, first: int, most: int) -> tuple[tuple[float, ...], ...]:
-    """From the prompt to the end: the least time of the next token without and with the cache, their sums, and the cache's bytes."""
-    told, sums, shown = list[tuple[float, ...]](), [0.0, 0.0], {*range(first, most, max(1, (most - first) // 24)), most - 1}
+    """From the prompt to the end: the least time of the next token without and with the cache, their sums, and the
+    cache's bytes.
+    """
+    told, sums, shown = (
+        list[tuple[float, ...]](),
+        [0.0, 0.0],
+        {*range(first, most, max(1, (most - first) // 24)), most - 1},
+    )
     for off, on in zip(*whole_text(first, most - first), strict=True):
         tokens, seconds = off[0], [work(model, *cost).floor_seconds for cost in (off, on)]
         sums = [total + one for total, one in zip(sums, seconds, strict=True)]
         if tokens in shown:
-            told.append((float(tokens), *(1e3 * one for one in seconds), *sums, float(tokens * model_bytes_per_token(model))))
+            told.append(
+                (float(tokens), *(1e3 * one for one in seconds), *sums, float(tokens * model_bytes_per_token(model)))
+            )
     return tuple(told)
 
 
-def writing_figures(model: Llama, off: Writer, on: Writer, prompt: int, same: int, difference: float, per_token: int) -> tuple[Compared, ...]:
+def writing_figures(
+    model: Llama, off: Writer, on: Writer, prompt: int, same: int, difference: float, per_token: int
+) -> tuple[Result, ...]:
     """Equality, memory, and the times of the last token and of the whole text."""
     assert on.cache is not None
-    count, kept = len(off.seconds), on.cache.seen
-    last_off, last_on = off.best(), on.best()
-    slow, fast = work(model, kept), work(model, 1, kept - 1)
-    whole_off, whole_on = (sum(work(model, *cost).floor_seconds for cost in costs) for costs in whole_text(prompt, count))
-    roof = "roofline: the operations or the bytes that cannot be avoided, over this machine's rates"
+    count, tokens = len(off.seconds), on.cache.seen
+    # the least time of the last token and of the whole text, each way
+    slow, fast = work(model, tokens).floor_seconds, work(model, 1, tokens - 1).floor_seconds
+    whole_off, whole_on = (
+        sum(work(model, *cost).floor_seconds for cost in costs) for costs in whole_text(prompt, count)
+    )
+    roof = f"roofline of this machine for token {tokens}: its least operations and bytes"
     return (
-        Compared("tokens that are the same", "tokens", count, same, "the cache changes no result"),
-        Compared("largest logit difference", "logits", 0.0, difference, "only the order of summation differs"),
-        Compared("cache at the end", "kB", kept * per_token / 1e3, on.cache.nbytes / 1e3, "2 L G D b T; measured: storages, whole blocks"),
-        Compared(f"token {kept} without cache, against its floor", "ms", slow.floor_seconds * 1e3, last_off * 1e3, roof),
-        Compared(f"token {kept} with cache, against its floor", "ms", fast.floor_seconds * 1e3, last_on * 1e3, roof),
-        Compared("without cache, times its floor", "times", 1.0, last_off / slow.floor_seconds, "1 would be as fast as this machine can be"),
-        Compared("with cache, times its floor", "times", 1.0, last_on / fast.floor_seconds, "1 would be as fast as this machine can be"),
-        Compared("last token, times faster", "times", slow.floor_seconds / fast.floor_seconds, last_off / last_on, "ratio of the floors"),
-        Compared("whole text, times faster", "times", whole_off / whole_on, sum(off.seconds) / sum(on.seconds), "ratio of the floors, summed"),
-        Compared("time of a cached token, end / start", "times", 1.0, growth(on.seconds), "flat: one row of weights' work, whatever came before"),
-        Compared("time of an uncached token, end / start", "times", kept / prompt, growth(off.seconds), "linear: tokens at the end / at the start"),
+        SAME_TOKENS(same, count),
+        LOGIT_DIFFERENCE(difference, 0.0),
+        CACHE(on.cache.nbytes / 1e3, tokens * per_token / 1e3, source=f"2 L G D b T for {tokens} tokens"),
+        LAST_OFF(off.best() * 1e3, slow * 1e3, source=roof),
+        LAST_ON(on.best() * 1e3, fast * 1e3, source=roof),
+        LAST_SPEEDUP(off.best() / on.best(), slow / fast),
+        WHOLE_SPEEDUP(sum(off.seconds) / sum(on.seconds), whole_off / whole_on),
+        GROWTH_ON(growth(on.seconds), 1.0),
+        GROWTH_OFF(growth(off.seconds), tokens / prompt),
     )
 
 
 def whole_text(prompt: int, count: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """(new, seen) of every pass, without and with the cache."""
-    return [(prompt + number, 0) for number in range(count)], [(prompt, 0)] + [(1, prompt + number) for number in range(count - 1)]
+    return [(prompt + number, 0) for number in range(count)], [(prompt, 0)] + [
+        (1, prompt + number) for number in range(count - 1)
+    ]
 
 
 def growth(seconds: list[float]) -> float:
@@ -228,7 +309,9 @@ def growth(seconds: list[float]) -> float:
 
 def passes() -> list[tuple[str, int, int, int]]:
     """Name, new tokens, tokens seen, texts."""
-    return [(f"decode, {batch} text{'s' * (batch > 1)}", 1, ROOF_TOKENS, batch) for batch in BATCHES] + [(f"prefill, {ROOF_TOKENS} tokens", ROOF_TOKENS, 0, 1)]
+    return [(f"decode, {batch} text{'s' * (batch > 1)}", 1, ROOF_TOKENS, batch) for batch in BATCHES] + [
+        (f"prefill, {ROOF_TOKENS} tokens", ROOF_TOKENS, 0, 1)
+    ]
 
 
 def under_roof(model: Llama, new: int, seen: int, batch: int) -> tuple[float, float]:
@@ -241,7 +324,7 @@ def plain(dots: list[Dot]) -> tuple[tuple[str, float, float, float | None], ...]
     return tuple((dot.name, dot.intensity, dot.floor, dot.reached) for dot in dots)
 
 
-def roofed(model: Llama, dots: list[Dot], told: dict[str, object]) -> Generator[GrowStep, None, None]:
+def roofed(model: Llama, dots: list[Dot], told: dict[str, Any]) -> Generator[GrowStep, None, None]:
     """Measure the passes, one per Step."""
     text = torch.zeros((1, ROOF_TOKENS), dtype=torch.long, device=model.embed.device)
     rates: dict[str, tuple[float, float]] = {}  # tokens per second: at the floor, measured
@@ -249,12 +332,16 @@ def roofed(model: Llama, dots: list[Dot], told: dict[str, object]) -> Generator[
         cost, seconds = work(model, new, seen, batch), pass_seconds(model, text, new, seen, batch)
         dots[place] = Dot(name, dots[place].intensity, dots[place].floor, cost.flops / seconds / 1e9)
         rates[name] = (batch * new / cost.floor_seconds, batch * new / seconds)
-        doing = f"{name}: {batch * new / seconds:,.0f} tokens per second, {seconds / cost.floor_seconds:.1f} times its floor"
-        yield GrowStep(roof=plain(dots), doing=doing, **told)  # type: ignore[arg-type]
-    best = ", ".join(f"{name} {reached:,.0f} tokens/s" for name, (_, reached) in (next(iter(rates.items())), list(rates.items())[-1]))
-    source = "roofline: tokens over the floor's time"
-    figures = tuple(Compared(f"{name}, tokens per second", "tokens/s", floor, reached, source) for name, (floor, reached) in rates.items())
-    yield GrowStep(roof=plain(dots), figures=figures, doing=f"done; under this machine's roof: {best}", **told)  # type: ignore[arg-type]
+        doing = (
+            f"{name}: {batch * new / seconds:,.0f} tokens per second, {seconds / cost.floor_seconds:.1f} times its"
+            " floor"
+        )
+        yield GrowStep(roof=plain(dots), doing=doing, **told)
+    best = ", ".join(
+        f"{name} {reached:,.0f} tokens/s" for name, (_, reached) in (next(iter(rates.items())), list(rates.items())[-1])
+    )
+    figures = tuple(RATE.of(passes=name)(reached, floor) for name, (floor, reached) in rates.items())
+    yield GrowStep(roof=plain(dots), figures=figures, doing=f"done; under this machine's roof: {best}", **told)
 
 
 @torch.inference_mode()

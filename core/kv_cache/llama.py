@@ -4,9 +4,9 @@ For a new token at position $t$ only its own query is needed, but the keys and v
 
 $$o_t = \sum_{s \le t} \mathrm{softmax}_s\!\left(\frac{q_t \cdot k_s}{\sqrt{D}}\right) v_s .$$
 
-$k_s$ and $v_s$ depend on tokens up to $s$ alone, so they never change again. Without a cache, `logits` is given the whole
-text each time and computes them anew; with one, it is given the new tokens, and `cache.add` hands back the rows of the
-old ones. That is the whole trick: one line of `attend`.
+$k_s$ and $v_s$ depend on tokens up to $s$ alone, so they never change again. Without a cache, `logits` is given the
+whole text each time and computes them anew; with one, it is given the new tokens, and `cache.add` hands back the rows
+of the old ones. That is the whole trick: one line of `attend`.
 
 Positions are rotations of queries and keys (RoPE). A key is kept as it was rotated at its own place, since $q \cdot k$
 then depends on the distance of the two alone.
@@ -15,7 +15,7 @@ Source: Touvron et al. 2023, arXiv:2302.13971 (the architecture); Su et al. 2021
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch import Tensor
 Rows = tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]  # keys and values
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """What a cache must do for the model; the kinds are in cache.py."""
 
@@ -76,7 +77,10 @@ class Llama:
     @property
     def matrices(self) -> int:
         """Weights that every token is multiplied with: all but the embedding, which is only looked up."""
-        return sum(weight.numel() for layer in self.layers for weight in vars(layer).values() if weight.ndim == 2) + self.head.numel()
+        return (
+            sum(weight.numel() for layer in self.layers for weight in vars(layer).values() if weight.ndim == 2)
+            + self.head.numel()
+        )
 
 
 def llama_of(model: Any) -> Llama:
@@ -85,19 +89,44 @@ def llama_of(model: Any) -> Llama:
     layers = []
     for one in model.model.layers:
         attention, mlp = one.self_attn, one.mlp
-        mats = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj), (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        mats = (
+            (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+            (mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+        )
         q, k, v, out, gate, up, down = (linear.weight.detach() for group in mats for linear in group)
-        layers.append(Layer(one.input_layernorm.weight.detach(), q, k, v, out, one.post_attention_layernorm.weight.detach(), gate, up, down))
+        layers.append(
+            Layer(
+                one.input_layernorm.weight.detach(),
+                q,
+                k,
+                v,
+                out,
+                one.post_attention_layernorm.weight.detach(),
+                gate,
+                up,
+                down,
+            )
+        )
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     embed, head = model.model.embed_tokens.weight.detach(), model.lm_head.weight.detach()
-    return Llama(embed, tuple(layers), model.model.norm.weight.detach(), head, head_width, config.rope_parameters["rope_theta"], config.rms_norm_eps)
+    return Llama(
+        embed,
+        tuple(layers),
+        model.model.norm.weight.detach(),
+        head,
+        head_width,
+        config.rope_parameters["rope_theta"],
+        config.rms_norm_eps,
+    )
 
 
 def pooled(model: Llama, groups: int) -> Llama:
-    """The same model with `groups` heads of keys and values: neighbouring ones are averaged (GQA's start; 1 is MQA)."""
+    """The same model with `groups` heads of keys and values: neighboring ones are averaged (GQA's start; 1 is MQA)."""
 
     def mean(weight: Tensor) -> Tensor:
-        return weight.view(groups, -1, model.head_width, weight.shape[1]).mean(1).flatten(0, 1)  # (G, H/G, D, C) -> (G D, C)
+        return (
+            weight.view(groups, -1, model.head_width, weight.shape[1]).mean(1).flatten(0, 1)
+        )  # (G, H/G, D, C) -> (G D, C)
 
     return replace(model, layers=tuple(replace(layer, k=mean(layer.k), v=mean(layer.v)) for layer in model.layers))
 
@@ -116,10 +145,15 @@ def logits(model: Llama, tokens: Int[Tensor, "B T"], cache: Keeper | None = None
     return norm(x, model.norm, model.eps) @ model.head.T
 
 
-def attend(model: Llama, number: int, x: Float[Tensor, "B T C"], turns: Rows | tuple[Tensor, Tensor], cache: Keeper | None) -> Float[Tensor, "B T C"]:
+def attend(
+    model: Llama, number: int, x: Float[Tensor, "B T C"], turns: Rows | tuple[Tensor, Tensor], cache: Keeper | None
+) -> Float[Tensor, "B T C"]:
     """Attention of the new tokens over themselves and all that the cache has kept."""
     layer, (batch, tokens, _) = model.layers[number], x.shape
-    q, k, v = ((x @ weight.T).view(batch, tokens, -1, model.head_width).transpose(1, 2) for weight in (layer.q, layer.k, layer.v))
+    q, k, v = (
+        (x @ weight.T).view(batch, tokens, -1, model.head_width).transpose(1, 2)
+        for weight in (layer.q, layer.k, layer.v)
+    )
     q, k = rotate(q, turns), rotate(k, turns)
     if cache is not None:
         k, v = cache.add(number, k, v)  # the trick: (B, G, T, D) in, (B, G, S, D) out
@@ -127,7 +161,11 @@ def attend(model: Llama, number: int, x: Float[Tensor, "B T C"], turns: Rows | t
     if repeats > 1:  # several queries share a key
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     whole = tokens == k.shape[2]
-    mask = None if whole or tokens == 1 else torch.ones(tokens, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - tokens)
+    mask = (
+        None
+        if whole or tokens == 1
+        else torch.ones(tokens, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - tokens)
+    )
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=whole and tokens > 1)
     return y.transpose(1, 2).flatten(2) @ layer.out.T
 

@@ -18,7 +18,9 @@ SHOWN = 6  # likeliest next tokens
 class Look:
     """What one overwritten word does to the next token, and what each token of the prompt would do."""
 
-    harm: tuple[tuple[str, float], ...]  # each cached token of the prompt, and KL(clean, poisoned) of the next token, nats
+    harm: tuple[
+        tuple[str, float], ...
+    ]  # each cached token of the prompt, and KL(clean, poisoned) of the next token, nats
     chosen: tuple[int, ...]  # the tokens of the word
     kl: float  # with all tokens of the word overwritten
     nexts: tuple[tuple[str, float, float], ...]  # likeliest next tokens: clean and poisoned probability
@@ -27,7 +29,9 @@ class Look:
 
 
 def tokens_of_word(base: Base, ids: list[int], word: str) -> list[int]:
-    """Places of the tokens that hold the word's first occurrence; the last token of the prompt cannot be poisoned: it is the question."""
+    """Places of the tokens that hold the word's first occurrence; the last token of the prompt cannot be poisoned: it
+    is the question.
+    """
     ends = [len(base.text(ids[: place + 1])) for place in range(len(ids))]
     start = base.text(ids).find(word.strip()) if word.strip() else -1
     stop = start + len(word.strip())
@@ -37,23 +41,23 @@ def tokens_of_word(base: Base, ids: list[int], word: str) -> list[int]:
     return places
 
 
-def overwrite(cache: Growing, text: int, place: int, dice: torch.Generator) -> None:
+def overwrite(cache: Growing, text: int, place: int, rng: torch.Generator) -> None:
     """Noise of the same size as the row, in every layer and head."""
     for buffer in cache.buffers:
         row = buffer[:, text, :, place]  # (2, G, D)
-        noise = torch.randn(row.shape, generator=dice).to(row)
+        noise = torch.randn(row.shape, generator=rng).to(row)
         buffer[:, text, :, place] = noise * row.square().mean(-1, keepdim=True).sqrt()
 
 
 def poison(base: Base, model: Llama, ids: list[int], word: str, seed: int) -> Look:
     """Poison each token alone (as one batch), then the whole word."""
-    places, dice = tokens_of_word(base, ids, word), torch.Generator().manual_seed(seed)
+    places, rng = tokens_of_word(base, ids, word), torch.Generator().manual_seed(seed)
     filled = read(model, ids[:-1])
     every, bad = filled.times(len(ids) - 1), filled.times(1)
     for place in range(len(ids) - 1):
-        overwrite(every, place, place, dice)
+        overwrite(every, place, place, rng)
     for place in places:
-        overwrite(bad, 0, place, dice)
+        overwrite(bad, 0, place, rng)
     clean_p, bad_p = (next_distribution(model, ids[-1], cache.times(1))[0] for cache in (filled, bad))
     each = divergence(clean_p, next_distribution(model, ids[-1], every))
     best = torch.stack((clean_p, bad_p)).amax(0).topk(SHOWN).indices.tolist()
@@ -68,7 +72,9 @@ def poison(base: Base, model: Llama, ids: list[int], word: str, seed: int) -> Lo
 
 
 def go_on(base: Base, model: Llama, last: int, look: Look, length: int) -> Generator[None, None, tuple[str, str, int]]:
-    """Both write on from the last token of the prompt: the texts, and how many tokens differ; yields None in between."""
+    """Both write on from the last token of the prompt: the texts, and how many tokens differ; yields None in
+    between.
+    """
     clean = list(greedy(model, [last], length, look.clean))
     yield
     changed = list(greedy(model, [last], length, look.bad))
@@ -86,7 +92,9 @@ def read(model: Llama, ids: list[int]) -> Growing:
 def next_distribution(model: Llama, last: int, cache: Growing) -> Tensor:
     """(B, V): what comes next, by each text of the cache."""
     batch = cache.buffers[0].shape[1]
-    return torch.softmax(logits(model, torch.full((batch, 1), last, device=model.embed.device), cache)[:, -1].double(), -1)
+    return torch.softmax(
+        logits(model, torch.full((batch, 1), last, device=model.embed.device), cache)[:, -1].double(), -1
+    )
 
 
 def divergence(clean: Tensor, others: Tensor) -> Tensor:

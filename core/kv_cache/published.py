@@ -1,7 +1,7 @@
 """Real models and cards, as their makers publish them: what the formulas of `big` are given.
 
-Layers, heads and widths are those of the models' config.json (GPT-3: Brown et al. 2020, Table 2.1); the numbers of weights
-follow from them. Cards: memory in GB (1e9 bytes) and its rate in GB/s, from their data sheets.
+Layers, heads and widths are those of the models' config.json (GPT-3: Brown et al. 2020, Table 2.1); the numbers of
+weights follow from them. Cards: memory in GB (1e9 bytes) and its rate in GB/s, from their data sheets.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,12 @@ class Published:
     layers: int
     kept_heads: int  # of keys and values; MLA keeps one row for all heads
     head_width: int
-    learnt: int  # tokens: the longest text it was made for
+    learned: int  # tokens: the longest text it was made for
     latent: int = 0  # MLA: numbers per token and layer, instead of keys and values
     window: int = 0  # tokens: what is older is forgotten
     active: float = 0.0  # weights that one token needs, where experts are chosen
+    experts: int = 0  # in each layer, of which a token chooses `chosen`
+    chosen: int = 0
 
     def bytes_per_token(self, number_bytes: float = 2.0) -> float:
         """2 L G D b, or for a latent cache L (d_c + d_rope) b."""
@@ -31,16 +33,29 @@ class Published:
             return self.layers * self.latent * number_bytes
         return bytes_per_token(self.layers, self.kept_heads, self.head_width, number_bytes)
 
+    def weights_read(self, batch: int) -> float:
+        """Weights that a decoding step of `batch` texts is expected to read, if every text chooses its experts freely.
+
+        A step of one text reads `active` weights. Of those in the experts, the fraction (1 - c/E)^B is not read at all.
+        """
+        if not self.experts:
+            return self.weights
+        share = self.chosen / self.experts
+        in_experts = (self.weights - self.active) / (1 - share)
+        return self.weights - in_experts * (1 - share) ** batch
+
     def cache_bytes(self, tokens: float, batch: int = 1, number_bytes: float = 2.0) -> float:
         """Of `batch` texts of `tokens` tokens."""
         return self.bytes_per_token(number_bytes) * batch * (min(tokens, self.window) if self.window else tokens)
 
 
-def dense(name: str, published: str, learnt: int, window: int = 0) -> Published:
+def dense(name: str, published: str, learned: int, window: int = 0) -> Published:
     """A shape that other topics know, too."""
     shape = SHAPES[published]
     kind = "MHA" if shape.key_heads == shape.heads else "GQA"
-    return Published(name, kind, shape.parameters, shape.layers, shape.key_heads, shape.head_width, learnt, window=window)
+    return Published(
+        name, kind, shape.parameters, shape.layers, shape.key_heads, shape.head_width, learned, window=window
+    )
 
 
 MODELS = {
@@ -54,7 +69,9 @@ MODELS = {
     "llama-3.1-405b": dense("Llama-3.1-405B", "llama-3-405b", 131_072),
     "mistral-7b": dense("Mistral-7B v0.1", "mistral-7b", 32_768, window=4096),
     "falcon-7b": Published("Falcon-7B", "MQA", 6_921_720_704, 32, 1, 64, 2048),
-    "deepseek-v3": Published("DeepSeek-V3", "MLA", 671_026_404_352, 61, 1, 0, 163_840, latent=512 + 64, active=37e9),
+    "deepseek-v3": Published(
+        "DeepSeek-V3", "MLA", 671_026_404_352, 61, 1, 0, 163_840, latent=512 + 64, active=37e9, experts=256, chosen=8
+    ),
 }
 
 

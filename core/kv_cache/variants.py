@@ -1,4 +1,6 @@
-"""Ways to a smaller cache, each with its formula: fewer heads, fewer tokens, fewer bits. And the race in which they are judged."""
+"""Ways to a smaller cache, each with its formula: fewer heads, fewer tokens, fewer bits. And the race in which they are
+evaluated.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -48,11 +50,11 @@ def rounded(name: str, model: Llama, bits: int) -> Variant:
 
 
 class Runner:
-    """A variant reads texts token by token through its cache, and is surprised at each."""
+    """A variant reads texts token by token through its cache, and records its loss on each."""
 
     def __init__(self, variant: Variant, texts: Int[Tensor, "B T"]) -> None:
         self.variant, self.texts, self.cache = variant, texts, variant.fresh()
-        self.losses: list[float] = []  # nats per token, mean over the texts, by place
+        self.losses: list[float] = []  # nats per token, mean over the sequences, by position
         self.bytes: list[tuple[int, int]] = []  # tokens, bytes per text
 
     @torch.inference_mode()

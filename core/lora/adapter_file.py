@@ -41,17 +41,25 @@ def files_of(model: Any) -> dict[str, bytes]:
     """The adapter of a peft model as the two files peft reads."""
     import safetensors.torch
 
-    told = {name: sorted(value) if isinstance(value, set) else value for name, value in model.peft_config["default"].to_dict().items()}
+    told = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in model.peft_config["default"].to_dict().items()
+    }
     config = json.dumps(told | {"inference_mode": True}, indent=2, sort_keys=True)
     weights: dict[str, Tensor] = {}
     for name, layer in lora_layers(model).items():
-        weights |= {f"{PREFIX}{name}.lora_{side}.weight": half["default"].weight.detach().cpu() for side, half in (("A", layer.lora_A), ("B", layer.lora_B))}
+        weights |= {
+            f"{PREFIX}{name}.lora_{side}.weight": half["default"].weight.detach().cpu()
+            for side, half in (("A", layer.lora_A), ("B", layer.lora_B))
+        }
     held = safetensors.torch.save(weights, metadata={"format": "pt", "adapter_config": config})
     return {"adapter_model.safetensors": in_order(held), "adapter_config.json": config.encode()}
 
 
 def in_order(data: bytes) -> bytes:
-    """The same safetensors file with its header sorted: the library writes the metadata in an order that changes from call to call."""
+    """The same safetensors file with its header sorted: the library writes the metadata in an order that changes from
+    call to call.
+    """
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -64,16 +72,23 @@ def read_adapter(data: bytes) -> AdapterFile:
     import safetensors.torch
 
     if not data:
-        raise ValueError("adapter_file is missing: upload an adapter_model.safetensors, or choose to train a new adapter")
+        raise ValueError(
+            "adapter_file is missing: upload an adapter_model.safetensors, or choose to train a new adapter"
+        )
     try:
         tensors = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (safetensors.SafetensorError, ValueError, KeyError):
-        raise ValueError("The adapter file is not a whole safetensors file; only safetensors are read, never pickles") from None
+        raise ValueError(
+            "The adapter file is not a whole safetensors file; only safetensors are read, never pickles"
+        ) from None
     pairs = paired(tensors)
     ranks = {len(a) for a, _ in pairs.values()}
     if len(ranks) > 1:
-        raise ValueError(f"The adapter file mixes the ranks {', '.join(map(str, sorted(ranks)[:4]))}: only one rank for all layers is read here")
+        raise ValueError(
+            f"The adapter file mixes the ranks {', '.join(map(str, sorted(ranks)[:4]))}: only one rank for all layers"
+            " is read here"
+        )
     (rank,) = ranks
     if not 1 <= rank <= MOST_RANK:
         raise ValueError(f"The adapter file's rank must be from 1 to {MOST_RANK}, got {rank}")
@@ -87,7 +102,10 @@ def paired(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     for name, tensor in sorted(tensors.items()):
         layer, _, side = name.removesuffix(".weight").rpartition(".lora_")
         if side not in ("A", "B") or tensor.ndim != 2 or not name.startswith(PREFIX) or not name.endswith(".weight"):
-            raise ValueError(f"The adapter file must hold nothing but LoRA matrices as peft names them (…lora_A.weight, …lora_B.weight), got {shown(name)}")
+            raise ValueError(
+                "The adapter file must hold nothing but LoRA matrices as peft names them (…lora_A.weight,"
+                f" …lora_B.weight), got {shown(name)}"
+            )
         if not torch.isfinite(tensor.float()).all():
             raise ValueError("The adapter file holds numbers that are not finite, so nothing could be written with it")
         sides.setdefault(layer.removeprefix(PREFIX), {})[side] = tensor.float()
@@ -107,8 +125,15 @@ def told_scale(metadata: dict[str, str]) -> tuple[float | None, bool]:
     except (KeyError, TypeError, ValueError, RecursionError):
         return None, False
     if config.get("use_dora") or config.get("alpha_pattern"):
-        raise ValueError("The adapter file asks for DoRA or an alpha per layer: only plain LoRA with one alpha is read here")
-    fits = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha) and 0 < abs(alpha) <= 1e4
+        raise ValueError(
+            "The adapter file asks for DoRA or an alpha per layer: only plain LoRA with one alpha is read here"
+        )
+    fits = (
+        isinstance(alpha, int | float)
+        and not isinstance(alpha, bool)
+        and math.isfinite(alpha)
+        and 0 < abs(alpha) <= 1e4
+    )
     return (float(alpha) if fits else None), config.get("use_rslora") is True
 
 
@@ -117,10 +142,15 @@ def wear(model: Any, adapter: AdapterFile, alpha: float, called: str = "") -> An
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for name, (a, b) in adapter.pairs.items():
         if name not in layers:
-            raise ValueError(f"The adapter is for another model: it changes {shown(name)}, which this one does not have")
+            raise ValueError(
+                f"The adapter is for another model: it changes {shown(name)}, which this one does not have"
+            )
         here, there = (layers[name].out_features, layers[name].in_features), (b.shape[0], a.shape[1])
         if here != there:
-            raise ValueError(f"The adapter is for another model: {shown(name)} is {here[0]} x {here[1]} here and {there[0]} x {there[1]} in the file")
+            raise ValueError(
+                f"The adapter is for another model: {shown(name)} is {here[0]} x {here[1]} here and {there[0]} x"
+                f" {there[1]} in the file"
+            )
     adapted = adapt(model, adapter.rank, alpha, list(adapter.pairs), 0, rank_stable=adapter.rank_stable, called=called)
     with torch.no_grad():
         for name, layer in lora_layers(adapted).items():

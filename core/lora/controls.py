@@ -1,9 +1,9 @@
 r"""The notebook's own toy, rebuilt with its settings, and three controls that it did not have.
 
 A network 16-32-32-1 learns on a sphere of radius 4 whether the mean of its inputs is positive (2,000 examples, Adam at
-1e-4, 400 epochs in batches of 256: 2,800 steps). Then it is judged on Gaussian inputs of standard deviation 1/16, whose
+1e-4, 400 epochs in batches of 256: 2,800 steps). Then it is tested on Gaussian inputs of standard deviation 1/16, whose
 labels follow the same rule, and LoRA with r = 2, alpha = 1 adapts its second layer to them (Adam at 1e-3, 2,800 steps).
-The rule does not depend on the size of the inputs, so nothing of rank 2 needs to be learnt.
+The rule does not depend on the size of the inputs, so nothing of rank 2 needs to be learned.
 
 Here the bias is the layer's own, as LoRA says; see `toy.py` for what the notebook does with it.
 """
@@ -16,18 +16,33 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from core.foundations.experiment import Compared, Step
+from core.foundations.experiment import Step
+from core.foundations.figures import Figure, Result
 from core.lora.adapter import initial_a, trained_numbers
 from core.lora.tiny_network import HIDDEN, INPUTS, Network, on_sphere
 
 RANK, ALPHA, SHRUNK = 2, 1.0, 16.0
-EXAMPLES, BATCH, EPOCHS, JUDGED = 2000, 256, 400, 1024
-NAMES = {"as it is": 0, "inputs × 16": 0, "biases only": HIDDEN, "LoRA, r = 2": trained_numbers(RANK, HIDDEN, HIDDEN), "whole layer": HIDDEN * HIDDEN + HIDDEN}
+EXAMPLES, BATCH, EPOCHS, EVALUATED = 2000, 256, 400, 1024
+NUMBERS = Figure("trained numbers of LoRA", "numbers", "theory", "r (d_in + d_out) = 2 (32 + 32)", "computed")
+BEFORE = Figure("accuracy before adapting", "%", None, "mean over the seeds, inputs 16 times smaller")
+LORA = Figure("accuracy with LoRA", "%", "baseline", "the base, before adapting", headline=True)
+ARM = Figure("accuracy with {arm}", "%", "baseline", "LoRA, r = 2", headline=True)
+SPREAD = Figure("standard deviation of LoRA's accuracy over the seeds", "% points", None, "how far two seeds differ")
+NAMES = {
+    "as it is": 0,
+    "inputs × 16": 0,
+    "biases only": HIDDEN,
+    "LoRA, r = 2": trained_numbers(RANK, HIDDEN, HIDDEN),
+    "whole layer": HIDDEN * HIDDEN + HIDDEN,
+}
 
 
 @dataclass(frozen=True)
 class ControlsStep(Step):
-    """All repetitions at one moment. An arm: its name, how many numbers it trains, its accuracy on the Gaussian inputs for each seed."""
+    """All repetitions at one moment.
+
+    An arm: its name, how many numbers it trains, its accuracy on the Gaussian inputs for each seed.
+    """
 
     step: int
     steps: int  # of the base; the adapting takes as many again
@@ -53,20 +68,29 @@ class Repetitions:
     """Several seeds at once: every tensor has the seed as its first axis."""
 
     def __init__(self, seeds: int, seed: int) -> None:
-        self.dice = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator().manual_seed(seed)
 
         def uniform(*shape: int, fan_in: int) -> Tensor:  # as nn.Linear begins
-            return (torch.rand(seeds, *shape, generator=self.dice) * 2 - 1) / fan_in**0.5
+            return (torch.rand(seeds, *shape, generator=self.rng) * 2 - 1) / fan_in**0.5
 
         wide = {"fan_in": HIDDEN}
-        self.parts = [uniform(HIDDEN, INPUTS, fan_in=INPUTS), uniform(HIDDEN, fan_in=INPUTS), uniform(HIDDEN, HIDDEN, **wide), uniform(HIDDEN, **wide),
-                      uniform(HIDDEN, **wide)]  # fmt: skip
+        self.parts = [
+            uniform(HIDDEN, INPUTS, fan_in=INPUTS),
+            uniform(HIDDEN, fan_in=INPUTS),
+            uniform(HIDDEN, HIDDEN, **wide),
+            uniform(HIDDEN, **wide),
+            uniform(HIDDEN, **wide),
+        ]
         self.base = Network(*self.parts)
-        self.sphere, self.judged_sphere = (on_sphere(number, self.dice, seeds) for number in (EXAMPLES, JUDGED))
-        self.small, self.judged = (torch.randn(seeds, number, INPUTS, generator=self.dice) / SHRUNK for number in (EXAMPLES, JUDGED))
-        self.a = torch.stack([initial_a(RANK, HIDDEN, self.dice) for _ in range(seeds)])
+        self.sphere, self.evaluated_sphere = (on_sphere(number, self.rng, seeds) for number in (EXAMPLES, EVALUATED))
+        self.small, self.evaluated = (
+            torch.randn(seeds, number, INPUTS, generator=self.rng) / SHRUNK for number in (EXAMPLES, EVALUATED)
+        )
+        self.a = torch.stack([initial_a(RANK, HIDDEN, self.rng) for _ in range(seeds)])
         self.b = torch.zeros(seeds, HIDDEN, RANK)
-        self.biases, self.layer_weight, self.layer_bias = (torch.zeros(seeds, *shape) for shape in ((HIDDEN,), (HIDDEN, HIDDEN), (HIDDEN,)))
+        self.biases, self.layer_weight, self.layer_bias = (
+            torch.zeros(seeds, *shape) for shape in ((HIDDEN,), (HIDDEN, HIDDEN), (HIDDEN,))
+        )
 
     def adapted(self, x: Float[Tensor, "S N D"]) -> Float[Tensor, "3 S N"]:
         """The answers of the three that learn: biases only, LoRA, the whole layer."""
@@ -93,13 +117,16 @@ class Repetitions:
     @torch.no_grad()
     def arms(self) -> tuple[tuple[str, int, tuple[float, ...]], ...]:
         """Accuracy on the Gaussian inputs, for every seed."""
-        labels = positive_mean(self.judged)
-        answers = [self.base(self.judged), self.base(SHRUNK * self.judged), *self.adapted(self.judged)]
-        return tuple((name, NAMES[name], tuple(share_right(one, labels).tolist())) for name, one in zip(NAMES, answers, strict=True))
+        labels = positive_mean(self.evaluated)
+        answers = [self.base(self.evaluated), self.base(SHRUNK * self.evaluated), *self.adapted(self.evaluated)]
+        return tuple(
+            (name, NAMES[name], tuple(share_right(one, labels).tolist()))
+            for name, one in zip(NAMES, answers, strict=True)
+        )
 
     @torch.no_grad()
     def on_sphere(self) -> float:
-        return float(share_right(self.base(self.judged_sphere), positive_mean(self.judged_sphere)).mean())
+        return float(share_right(self.base(self.evaluated_sphere), positive_mean(self.evaluated_sphere)).mean())
 
 
 def mean_and_spread(values: tuple[float, ...]) -> tuple[float, float]:
@@ -111,7 +138,7 @@ def mean_and_spread(values: tuple[float, ...]) -> tuple[float, float]:
 def seed_setting(seeds: int, seed: int, epochs: int = EPOCHS) -> Iterator[ControlsStep]:
     """Train the bases, adapt them in three ways, and compare with multiplying the inputs."""
     runs, steps = Repetitions(seeds, seed), epochs * (EXAMPLES // BATCH)
-    numbers = Compared("trained numbers", "numbers", 160, runs.a[0].numel() + runs.b[0].numel(), "the notebook's print; 32 of them are its bias")
+    numbers = NUMBERS(runs.a[0].numel() + runs.b[0].numel(), trained_numbers(RANK, HIDDEN, HIDDEN))
     yield ControlsStep(0, steps, runs.arms(), runs.on_sphere(), doing="before any training", figures=(numbers,))
     for step in runs.train(runs.parts, 1e-4, False, steps):
         look = step % 200 == 0 or step == steps
@@ -120,20 +147,27 @@ def seed_setting(seeds: int, seed: int, epochs: int = EPOCHS) -> Iterator[Contro
     learning = [runs.a, runs.b, runs.biases, runs.layer_weight, runs.layer_bias]
     for step in runs.train(learning, 1e-3, True, steps):
         look = step % 100 == 0 or step == steps
-        yield ControlsStep(steps + step, steps, runs.arms() if look else (), doing=f"step {step} of {steps}: adapting to the Gaussian inputs" if look else "")
-    yield ControlsStep(2 * steps, steps, runs.arms(), figures=verdict(runs.arms()), doing="done: compare LoRA with the controls")
+        yield ControlsStep(
+            steps + step,
+            steps,
+            runs.arms() if look else (),
+            doing=f"step {step} of {steps}: adapting to the Gaussian inputs" if look else "",
+        )
+    yield ControlsStep(
+        2 * steps, steps, runs.arms(), figures=verdict(runs.arms()), doing="done: compare LoRA with the controls"
+    )
 
 
-def verdict(arms: tuple[tuple[str, int, tuple[float, ...]], ...]) -> tuple[Compared, ...]:
+def verdict(arms: tuple[tuple[str, int, tuple[float, ...]], ...]) -> tuple[Result, ...]:
     """LoRA beside each control, in percent; a difference well inside the spread over the seeds is a tie."""
     percent = {name: tuple(100 * value for value in each) for name, _, each in arms}
     mean = {name: mean_and_spread(each)[0] for name, each in percent.items()}
     lora = mean["LoRA, r = 2"]
     return (
-        Compared("accuracy before adapting", "%", 81.25, mean["as it is"], "the notebook's one draw; here the mean over the seeds"),
-        Compared("spread of that over the seeds", "% (standard deviation)", None, mean_and_spread(percent["as it is"])[1], "the same bases"),
-        Compared("LoRA against inputs x 16", "%", mean["inputs × 16"], lora, "a control without any training"),
-        Compared("LoRA against biases only", "%", mean["biases only"], lora, "a control with 32 trained numbers"),
-        Compared("LoRA against the whole layer", "%", mean["whole layer"], lora, "all 1,056 numbers of the layer"),
-        Compared("spread of LoRA over the seeds", "% (standard deviation)", None, mean_and_spread(percent["LoRA, r = 2"])[1], "how far two seeds differ"),
+        BEFORE(mean["as it is"]),
+        LORA(lora, mean["as it is"]),
+        ARM.of(arm="inputs x 16, nothing trained")(mean["inputs × 16"], lora),
+        ARM.of(arm="32 biases")(mean["biases only"], lora),
+        ARM.of(arm="the whole layer")(mean["whole layer"], lora),
+        SPREAD(mean_and_spread(percent["LoRA, r = 2"])[1]),
     )

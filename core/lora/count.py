@@ -4,9 +4,9 @@ A matrix of $d_{out} \times d_{in}$ gets $A: r \times d_{in}$ and $B: d_{out} \t
 
 $$n = \sum_{\text{matrices}} r\,(d_{in} + d_{out}),$$
 
-linear in the rank, and a small share of $\sum d_{in} d_{out}$. The model is built from its published configuration on
-torch's *meta* device: every tensor has its shape and no memory, so 175 billion parameters fit into this app. peft puts
-its adapters in, layer by layer, and `get_nb_trainable_parameters` counts. The formula stands beside the count.
+linear in the rank, and a small fraction of $\sum d_{in} d_{out}$. The model is built from its published configuration
+on torch's *meta* device: every tensor has its shape and no memory, so 175 billion parameters fit into this app. peft
+puts its adapters in, layer by layer, and `get_nb_trainable_parameters` counts. The formula stands beside the count.
 
 The notebook this app grew from trains 8,388,608 of 6,746,804,224 parameters (Llama 2 7B, $r = 8$ on q, k, v and o) and
 says "about 12 %". It is 0.124 %. The share can be large all the same: whoever trains the embedding and the output layer
@@ -14,10 +14,13 @@ whole beside LoRA (`modules_to_save` in peft) trains a tenth to a quarter of a m
 the rank. Choose the last of the targets to see it.
 
 GPT-2 and GPT-3 keep q, k and v in one matrix of $d \times 3d$ (`c_attn`). LoRA on all of it costs $r (d + 3d)$: as much
-as on q and v apart, $2 \cdot r(d + d)$. GPT-3's weights were never published; its shape was (96 layers, width 12,288),
-and its output layer is taken to be the embedding, as in GPT-2.
+as on q and v apart, $2 \cdot r(d + d)$. With the output matrix it is $6rd$ per layer, where four matrices of their own,
+as in the paper's GPT-3, cost $8rd$: at $r = 2$ this counts 14.2 million, and table 5 of the paper says 18 million.
+GPT-3's weights were never published; its shape was (96 layers, width 12,288), and its output layer is taken to be the
+embedding, as in GPT-2.
 
-Left out: memory for gradients and the optimizer (QLoRA's meter weighs it); dropout and scaling, which have no parameters.
+Left out: memory for gradients and the optimizer (QLoRA's meter weighs it); dropout and scaling, which have no
+parameters.
 Source: Hu et al. 2021, arXiv:2106.09685, section 5.1 and tables 2, 4; Brown et al. 2020, arXiv:2005.14165, table 2.1;
 the models' own config.json files.
 """
@@ -28,21 +31,38 @@ from typing import Any
 
 from torch import nn
 
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.lora.adapter import trained_numbers
 from core.lora.published import EMBEDDINGS, MODELS, TARGETS, Published, build
 
 CHARTED = (1, 2, 4, 8, 16, 32, 64)
-SEED_SAYS = 12.0  # percent, for the settings of `as_the_notebook`
+NOTEBOOK_PERCENT = 12.0  # what a published notebook says, for the settings of `as_the_notebook`
+TRAINED = Figure("trained numbers", "numbers", "theory", "sum of r (d_in + d_out)", headline=True)
+TOTAL = Figure("all numbers", "numbers", "theory", "the model's own, and the formula")
+SHARE = Figure("trained fraction", "%", "theory", "the same formula over all numbers", headline=True)
+ADAPTER_BYTES = Figure(
+    "adapter file in float16", "MB", "baseline", "the whole model in float16; 2 bytes per number", "computed", True
+)
+EMBEDDING_SHARE = Figure(
+    "embeddings among the trained numbers", "%", None, "trained whole beside LoRA, at any rank", "computed"
+)
 
 
 @dataclass(frozen=True)
 class CountConfig(Config):
     """Which model, which of its matrices, which rank."""
 
-    model: str = setting("llama-2-7b", "Model", choices={name: told.label for name, told in MODELS.items()})
-    targets: str = setting("qkvo", "Adapt", choices=TARGETS)
-    rank: int = setting(8, "LoRA rank r", low=1, high=256)
+    model: str = setting(
+        "llama-2-7b",
+        "Model",
+        choices={name: told.label for name, told in MODELS.items()},
+        help="A bigger model has more weights, and LoRA trains a smaller fraction of them.",
+    )
+    targets: str = setting(
+        "qkvo", "Adapt", choices=TARGETS, help="More matrices with an adapter mean more numbers to train."
+    )
+    rank: int = setting(8, "LoRA rank r", low=1, high=256, help="A higher rank trains more numbers, in proportion.")
 
 
 @dataclass(frozen=True)
@@ -95,12 +115,21 @@ def kinds_of(layers: Any, names: tuple[str, ...]) -> dict[str, Kind]:
     return found
 
 
-def put_adapters(part: nn.Module, names: tuple[str, ...], config: CountConfig, told: Published, whole: tuple[str, ...] = ()) -> tuple[int, int]:
+def put_adapters(
+    part: nn.Module, names: tuple[str, ...], config: CountConfig, told: Published, whole: tuple[str, ...] = ()
+) -> tuple[int, int]:
     """peft's adapters in one part of a model. Returns peft's own count: trained, and all."""
     from peft import LoraConfig, get_peft_model
 
-    pattern = rf"(.*\.\d+\.)?({'|'.join(name.replace('.', '[.]') for name in names)})"  # as named in a layer, or behind its number
-    wanted = LoraConfig(r=config.rank, target_modules=pattern, modules_to_save=list(whole) or None, fan_in_fan_out=told.family.transposed)
+    pattern = (  # as named in a layer, or behind its number
+        rf"(.*\.\d+\.)?({'|'.join(name.replace('.', '[.]') for name in names)})"
+    )
+    wanted = LoraConfig(
+        r=config.rank,
+        target_modules=pattern,
+        modules_to_save=list(whole) or None,
+        fan_in_fan_out=told.family.transposed,
+    )
     trained, everything = get_peft_model(part, wanted).get_nb_trainable_parameters()
     return int(trained), int(everything)
 
@@ -117,13 +146,20 @@ class Tally:
         self.kinds = kinds_of(self.layers, self.names)
         thinnest = min(self.kinds.values(), key=lambda kind: min(kind.d_in, kind.d_out))
         if config.rank > (most := min(thinnest.d_in, thinnest.d_out)):
-            raise ValueError(f"rank must be at most {most}, the smaller side of {thinnest.name} in {self.told.label}, got {config.rank}")
+            raise ValueError(
+                f"rank must be at most {most}, the smaller side of {thinnest.name} in {self.told.label}, got"
+                f" {config.rank}"
+            )
         self.whole = self.told.family.embeddings(self.model) if config.targets == EMBEDDINGS else ()
-        self.embeddings = sum(module.weight.numel() for name, module in self.model.named_modules() if name.split(".")[-1] in self.whole)
+        self.embeddings = sum(
+            module.weight.numel() for name, module in self.model.named_modules() if name.split(".")[-1] in self.whole
+        )
         self.done, self.trained, self.total = 0, 0, self.base
 
     def formula(self, rank: int) -> int:
-        return self.embeddings + sum(kind.number * trained_numbers(rank, kind.d_in, kind.d_out) for kind in self.kinds.values())
+        return self.embeddings + sum(
+            kind.number * trained_numbers(rank, kind.d_in, kind.d_out) for kind in self.kinds.values()
+        )
 
     def count_layer(self) -> None:
         """One layer; the last one stays in the model and is counted with all that is not a layer."""
@@ -132,38 +168,45 @@ class Tally:
         if last:
             self.model.set_submodule(self.told.family.layers, nn.ModuleList([layer]))
             before = sum(weight.numel() for weight in self.model.parameters())
-        trained, everything = put_adapters(self.model if last else layer, self.names, self.config, self.told, self.whole if last else ())
+        trained, everything = put_adapters(
+            self.model if last else layer, self.names, self.config, self.told, self.whole if last else ()
+        )
         for name, kind in self.kinds.items():
-            kind.counted += sum(weight.numel() for other, weight in layer.get_submodule(name).named_parameters() if "lora_" in other)
+            kind.counted += sum(
+                weight.numel() for other, weight in layer.get_submodule(name).named_parameters() if "lora_" in other
+            )
         self.trained, self.total, self.done = self.trained + trained, self.total + everything - before, self.done + 1
 
     def step(self, **told: Any) -> CountStep:
         rank = self.config.rank
-        kinds = tuple((k.name, k.d_in, k.d_out, k.number, k.number * trained_numbers(rank, k.d_in, k.d_out), k.counted) for k in self.kinds.values())
+        kinds = tuple(
+            (k.name, k.d_in, k.d_out, k.number, k.number * trained_numbers(rank, k.d_in, k.d_out), k.counted)
+            for k in self.kinds.values()
+        )
         ranks = tuple((r, self.formula(r)) for r in sorted({*CHARTED, rank}))
-        return CountStep(rank, self.done, len(self.layers), self.trained, self.total, kinds, self.embeddings, ranks, **told)
+        return CountStep(
+            rank, self.done, len(self.layers), self.trained, self.total, kinds, self.embeddings, ranks, **told
+        )
 
 
-def findings(tally: Tally) -> tuple[Compared, ...]:
-    """The count beside the formula, and beside what the notebook says where it says something."""
-    config, formula, share = tally.config, tally.formula(tally.config.rank), 100 * tally.trained / tally.total
-    told = (
-        Compared("trained numbers", "numbers", formula, tally.trained, "sum of r (d_in + d_out)" + (" and the embeddings" if tally.embeddings else "")),
-        Compared("all numbers", "numbers", tally.base + formula, tally.total, "the model before, and the formula"),
-        Compared("adapter in float16", "MB", 2 * formula / 1e6, 2 * tally.trained / 1e6, "2 bytes each; 1 MB = 1e6 bytes", "computed"),
-        Compared("model in float16", "MB", None, 2 * tally.base / 1e6, "2 bytes each", "computed"),
+def findings(tally: Tally) -> tuple[Result, ...]:
+    """peft's count beside the formula."""
+    formula = tally.formula(tally.config.rank)
+    source = TRAINED.source + (" and the embeddings" if tally.embeddings else "")
+    figures = (
+        TRAINED(tally.trained, formula, source=source),
+        TOTAL(tally.total, tally.base + formula),
+        SHARE(100 * tally.trained / tally.total, 100 * formula / (tally.base + formula)),
+        ADAPTER_BYTES(2 * tally.trained / 1e6, 2 * tally.base / 1e6),
     )
-    if as_the_notebook(config):
-        more = Compared("share that is trained", "%", SEED_SAYS, share, "the notebook and its README: about 12 %")
-        return (*told, more, Compared("12 % over the true share", "times", None, SEED_SAYS / share, "it would be 1 if the notebook were right"))
-    return (*told, Compared("share that is trained", "%", 100 * formula / (tally.base + formula), share, "the same formula"))
+    return (*figures, EMBEDDING_SHARE(100 * tally.embeddings / tally.trained)) if tally.embeddings else figures
 
 
 def verdict(tally: Tally) -> str:
     share = 100 * tally.trained / tally.total
     told = f"{tally.trained:,} of {tally.total:,} are trained: {share:.3g} %."
     if as_the_notebook(tally.config):
-        told += f" The notebook says about 12 %: {SEED_SAYS / share:.0f} times too much."
+        told += f" A published notebook says about 12 %: {NOTEBOOK_PERCENT / share:.0f} times too much."
     if tally.embeddings:
         told += f" The embeddings trained whole are {100 * tally.embeddings / tally.trained:.3g} % of it, at any rank."
     return told
@@ -176,5 +219,7 @@ def count(config: CountConfig) -> Iterator[CountStep]:
     yield tally.step(doing=f"{tally.told.label}: {tally.base:,} numbers in {len(tally.layers)} layers, and no memory")
     while tally.done < len(tally.layers):
         tally.count_layer()
-        yield tally.step(doing=f"{tally.done} of {len(tally.layers)} layers have their adapters" if tally.done % 8 == 0 else "")
+        yield tally.step(
+            doing=f"{tally.done} of {len(tally.layers)} layers have their adapters" if tally.done % 8 == 0 else ""
+        )
     yield tally.step(figures=findings(tally), verdict=verdict(tally), doing="done: " + verdict(tally))

@@ -2,18 +2,19 @@ r"""Text: a language model learns another text by training an adapter, made by p
 
 Each adapted layer computes
 
-$$y = W x + s \cdot \frac{\alpha}{r} \, B A x, \qquad A: r \times d, \quad B: k \times r,$$
+$$y = W x + s \cdot \frac{\alpha}{r} \, B A x, \qquad A: r \times k, \quad B: d \times r,$$
 
-where $W$ is frozen and only $A$ and $B$ learn. $B$ starts at zero, so the untrained adapter changes nothing: that is a
-figure below, and it must be 0 to the last bit. $s$ is the dial of the second picture. It is 1 while training and can be
-turned afterwards without any training: at 0 the model *is* the base again (another figure, again exactly 0), at $-1$ it
-goes against what it has learnt, beyond 1 it overdoes it.
+where $W$ is a $d \times k$ matrix that is frozen and only $A$ and $B$ learn. $B$ starts at zero, so the untrained
+adapter changes nothing: that is a figure below, and it must be 0 to the last bit. $s$ is the dial of the second
+picture. It is 1 while training and can be turned afterwards without any training: at 0 the model *is* the base again
+(another figure, again exactly 0), at $-1$ it goes against what it has learned, beyond 1 it overdoes it.
 
 *Merging* adds $s \frac{\alpha}{r} BA$ to $W$ once and throws the adapter away: no cost at inference. The result differs
 from the unmerged model only by float rounding, since the same sums are taken in another order.
 
 The adapter is handed over as `adapter_model.safetensors` and `adapter_config.json`; in Python,
-`PeftModel.from_pretrained(base_model, folder)` takes them. Given back here (under More), its dial is shown without training.
+`PeftModel.from_pretrained(base_model, folder)` takes them. Upload it here (under More) to explore the dial without
+training.
 
 Validation loss is in nats per token, always on the same first 1,024 tokens of the 10 % of the text kept for judging.
 
@@ -32,11 +33,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.foundations.base_model import BASES, FOLDER, UNIT_FLOPS, Base, check_memory, free_bytes, load_base, validate
-from core.foundations.corpus import ASSETS, CORPORA, OWN_TEXT_BYTES, load_corpus
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.corpus import ASSETS, CORPORA, load_corpus
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
+from core.foundations.hub import HUB
 from core.foundations.machine import this_machine
-from core.foundations.turns import in_parts
-from core.foundations.weights import HUB
+from core.foundations.settings import own_file_field, own_text_field, seed_field
+from core.foundations.turns import with_pauses, without_pauses
 from core.lora.adapter_file import ADAPTER_FILE_BYTES, MOST_RANK, AdapterFile, files_of, read_adapter, wear
 from core.lora.tuning import (
     TARGETS,
@@ -59,33 +62,128 @@ TEXTS = {name: CORPORA[name] for name in ("play", "tinyshakespeare", "own")}
 ADAPTERS = {"new": "train a new one", "file": "a file: yours, or the one just trained; nothing is trained"}
 PRECISIONS = {"float32": "float32, 4 bytes per weight", "float16": "float16, 2 bytes per weight (slow without a GPU)"}
 STOPS = tuple(quarter / 4 for quarter in range(-4, 9))  # of the dial: -1, -0.75 ... 2
-JUDGED_TOKENS = 1024
-LOOKS = 4  # how often training pauses to be judged and to write
+EVALUATED_TOKENS = 1024
+LOOKS = 4  # how often training pauses to be evaluated and to write
 TEMPERATURE = 0.7
+LOSS = Figure("validation loss", "nats per token", "baseline", "the base on the same tokens", headline=True)
+SHARE = Figure("trained fraction of all weights", "%", "theory", "sum of r (d + k), over all weights", "computed", True)
+FILE = Figure("adapter file", "bytes", "theory", "4 bytes per weight; the rest is names and config", headline=True)
+REVERSED = Figure("validation loss at alpha x -1", "nats per token", "baseline", "the base", headline=True)
+WEIGHTS = Figure("adapter weights", "weights", "theory", "sum of r (d + k) over the adapted layers", "computed")
+UNTRAINED = Figure(
+    "change by an untrained adapter", "largest logit difference", "theory", "B starts at zero, so BA is zero"
+)
+OFF = Figure("change by the adapter at alpha x 0", "largest logit difference", "theory", "W x + 0 is W x, bit for bit")
+BEST_STOP = Figure("dial stop with the lowest loss", "times alpha", "baseline", "training was at alpha x 1")
+MERGED = Figure("merged against unmerged", "largest logit difference", "theory", "only float rounding may differ")
+LAST_LOSS = Figure("loss before it blew up", "nats per token", "baseline", "the base, before training", headline=True)
 CPU_UNIT_SECONDS = 2.0  # a model whose smallest unit of work would take longer needs a GPU: others wait meanwhile
 
 
 @dataclass(frozen=True)
 class TextConfig(Config):
-    """What is learnt, by which adapter, how long, and on which base."""
+    """What is learned, by which adapter, how long, and on which base."""
 
-    corpus: str = setting("play", "Text to learn", choices=TEXTS)
-    own_text: str = setting("", "Your own text", high=OWN_TEXT_BYTES, when=("corpus", "own"))
-    own_file: bytes = setting(b"", "or a .txt file", high=OWN_TEXT_BYTES, suffixes=(".txt",), when=("corpus", "own"))
-    rank: int = setting(8, "Rank r", low=1, high=MOST_RANK, help="columns of B and rows of A")
-    alpha: float = setting(16.0, "Alpha", low=0.01, high=1000.0, help="the adapter's output is scaled by alpha / r")
-    targets: str = setting("all", "Layers that get an adapter", choices=TARGETS)
-    steps: int = setting(48, "Steps", unit="step", low=0, high=10_000, help="0 only looks at the dial")
-    learning_rate: float = setting(0.01, "Learning rate", low=1e-6, high=1.0)
-    prompt: str = setting("The lantern", "Begin samples with", high=200, more=True)
-    length: int = setting(48, "Sample length", unit="token", low=1, high=200, more=True)
-    context: int = setting(64, "Context", unit="token", low=8, high=512, more=True)
-    batch: int = setting(8, "Batch", unit="window", low=1, high=64, more=True, help="windows of text per step")
-    model: str = setting("shipped", "Base model", choices=BASES, more=True, help="those from the hub need a network, and most a GPU")
-    precision: str = setting("float32", "Base weights in", choices=PRECISIONS, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True, help="the same seed gives the same run, bit for bit")
-    adapter: str = setting("new", "Adapter", choices=ADAPTERS, more=True)
-    adapter_file: bytes = setting(b"", "adapter_model.safetensors", high=ADAPTER_FILE_BYTES, suffixes=(".safetensors",), when=("adapter", "file"))
+    corpus: str = setting(
+        "play",
+        "Text to learn",
+        choices=TEXTS,
+        help="The text that is learned. Choose your own to paste one or to upload a file.",
+    )
+    own_text: str = own_text_field()
+    own_file: bytes = own_file_field()
+    rank: int = setting(
+        8,
+        "Rank r",
+        low=1,
+        high=MOST_RANK,
+        help="A higher rank gives the adapter more weights: it can learn more, and its file grows.",
+    )
+    alpha: float = setting(
+        16.0,
+        "Alpha",
+        low=0.01,
+        high=1000.0,
+        help="A higher alpha makes the adapter's change stronger: its output is scaled by alpha / r.",
+    )
+    targets: str = setting(
+        "all",
+        "Layers that get an adapter",
+        choices=TARGETS,
+        help="More layers with an adapter can learn more; each adds weights to train.",
+    )
+    steps: int = setting(
+        48,
+        "Steps",
+        unit="step",
+        low=0,
+        high=10_000,
+        help="More steps learn the text better and take longer; 0 only looks at the dial.",
+    )
+    learning_rate: float = setting(
+        0.01,
+        "Learning rate",
+        low=1e-6,
+        high=1.0,
+        help="Higher makes each step larger: learning is faster, until the loss blows up.",
+    )
+    prompt: str = setting(
+        "The lantern", "Begin samples with", high=200, more=True, help="The text that every sample begins with."
+    )
+    length: int = setting(
+        48,
+        "Sample length",
+        unit="token",
+        low=1,
+        high=200,
+        more=True,
+        help="More tokens give a longer sample; each takes time to write.",
+    )
+    context: int = setting(
+        64,
+        "Context",
+        unit="token",
+        low=8,
+        high=512,
+        more=True,
+        help="A longer context lets the model look further back; each step takes longer.",
+    )
+    batch: int = setting(
+        8,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=64,
+        more=True,
+        help="More sequences per step make the steps steadier; each step takes longer.",
+        slider=True,
+    )
+    model: str = setting(
+        "shipped",
+        "Base model",
+        choices=BASES,
+        more=True,
+        help="The models from the hub are larger and need a network once; most need a GPU.",
+    )
+    precision: str = setting(
+        "float32",
+        "Base weights in",
+        choices=PRECISIONS,
+        more=True,
+        help="float16 halves the memory of the base's weights and rounds them more coarsely.",
+    )
+    seed: int = seed_field(high=2**32 - 1)
+    adapter: str = setting(
+        "new", "Adapter", choices=ADAPTERS, more=True, help="Train a new adapter, or upload one and only turn its dial."
+    )
+    adapter_file: bytes = setting(
+        b"",
+        "adapter_model.safetensors",
+        high=ADAPTER_FILE_BYTES,
+        suffixes=(".safetensors",),
+        when=("adapter", "file"),
+        help="The adapter_model.safetensors of a run here or of peft, for this base model.",
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +194,7 @@ class TextStep(Step):
     loss: float | None = None  # nats per token on this step's batch
     validation_loss: float | None = None  # nats per token on text it does not learn from
     before: str | None = None  # what the base writes
-    after: str | None = None  # what the adapted model writes, from the same prompt and the same dice
+    after: str | None = None  # what the adapted model writes, from the same prompt and seed
     times: float | None = None  # the dial's stop: alpha times this
     dial_text: str | None = None  # what is written there
     dial_losses: tuple[tuple[float, float], ...] = ()  # (times, nats per token), as far as they are measured
@@ -109,19 +207,19 @@ class Bench:
     config: TextConfig
     base: Base
     model: Any  # the base with the adapter on it
-    judged: Int[Tensor, "N"]  # tokens kept for judging
+    evaluated: Int[Tensor, "N"]  # tokens kept for validation
     bare: Float[Tensor, "T V"]  # logits of the base alone on the first window
     first_loss: float
     taken: int = 0  # steps of training
 
     def drift(self) -> float:
         """The largest difference of any logit to the base's."""
-        return largest_difference(logits_of(self.model, self.judged[: self.config.context]), self.bare)
+        return largest_difference(logits_of(self.model, self.evaluated[: self.config.context]), self.bare)
 
-    def judge(self) -> Iterator[float | None]:
-        return validate(self.model, self.judged, self.config.context)
+    def judge(self) -> Generator[None, None, float]:
+        return validate(self.model, self.evaluated, self.config.context)
 
-    def write(self) -> Iterator[str | None]:
+    def write(self) -> Generator[None, None, str]:
         return written(self.base, self.model, self.config.prompt, self.config.length, self.config.seed, TEMPERATURE)
 
 
@@ -132,8 +230,8 @@ def text(config: TextConfig) -> Iterator[TextStep]:
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     try:
         base = yield from loaded(config)
-        judged = validation_start(base, corpus, config.context, JUDGED_TOKENS)
-        bench = yield from prepared(config, base, judged, given)
+        evaluated = validation_start(base, corpus, config.context, EVALUATED_TOKENS)
+        bench = yield from prepared(config, base, evaluated, given)
         if given is None and config.steps:
             ids = yield from read(bench, corpus.train)
             if not (yield from trained(bench, ids)):
@@ -151,49 +249,52 @@ def loaded(config: TextConfig) -> Generator[TextStep, None, Base]:
     dtype: torch.dtype = getattr(torch, config.precision)
     if config.model != "shipped":
         told = HUB[config.model]
-        need = 1.15 * told.parameters * dtype.itemsize  # a seventh more: the adapter, its optimizer, activations of a window
+        need = (
+            1.15 * told.parameters * dtype.itemsize
+        )  # a seventh more: the adapter, its optimizer, activations of a window
         seconds = 4 * told.parameters * config.context / (UNIT_FLOPS["cpu"] / 0.15)
         check_memory(need, f"{told.what}, to be adapted,")
         if not this_machine().gpu and seconds > CPU_UNIT_SECONDS:
-            raise ValueError(f"{told.what} needs a GPU: on this processor one window of {config.context} tokens would take about {seconds:.0f} s")
+            raise ValueError(
+                f"{told.what} needs a GPU: on this processor one window of {config.context} tokens would take about"
+                f" {seconds:.0f} s"
+            )
         yield TextStep(0, doing=f"{told.what} needs about {need / 1e9:.1f} GB; {free_bytes() / 1e9:.1f} GB are free")
-    loading = load_base(config.model, dtype=dtype)
-    while True:
-        try:
-            next(loading)
-        except StopIteration as found:
-            return found.value
-        yield TextStep(0, doing="fetching the model from the hub, once")
+    fetching = TextStep(0, doing="fetching the model from the hub, once")
+    return (yield from with_pauses(load_base(config.model, dtype=dtype), fetching))
 
 
-def prepared(config: TextConfig, base: Base, judged: Int[Tensor, "N"], given: AdapterFile | None) -> Generator[TextStep, None, Bench]:
+def prepared(
+    config: TextConfig, base: Base, evaluated: Int[Tensor, "N"], given: AdapterFile | None
+) -> Generator[TextStep, None, Bench]:
     """The start state: the base's loss and sample, and an adapter on it that has not changed anything yet.
 
     The shipped base is quick enough for one unit of work, and its first Step is the whole start state.
     """
-    bench = Bench(config, base, base.model, judged, logits_of(base.model, judged[: config.context]), 0.0)
-    looks = seen(bench)
-    while True:
-        try:
-            pause = next(looks)
-        except StopIteration as found:
-            bench.first_loss, before = found.value
-            break
-        if config.model != "shipped":
-            yield pause
+    bench = Bench(config, base, base.model, evaluated, logits_of(base.model, evaluated[: config.context]), 0.0)
+    look = seen(bench)
+    bench.first_loss, before = without_pauses(look) if config.model == "shipped" else (yield from look)
     figures, doing = fitted(bench, given)
-    yield TextStep(0, validation_loss=bench.first_loss, before=before, times=0.0, dial_text=before, dial_losses=((0.0, bench.first_loss),),
-                   figures=figures, doing=doing)  # fmt: skip
+    yield TextStep(
+        0,
+        validation_loss=bench.first_loss,
+        before=before,
+        times=0.0,
+        dial_text=before,
+        dial_losses=((0.0, bench.first_loss),),
+        figures=figures,
+        doing=doing,
+    )
     return bench
 
 
 def seen(bench: Bench) -> Generator[TextStep, None, tuple[float, str]]:
     """The loss of the model as it is now and a sample, in units of work."""
-    loss = yield from in_parts(bench.judge(), TextStep(0))
-    return loss, (yield from sampled(bench, TextStep(0)))
+    loss = yield from with_pauses(bench.judge(), TextStep(0))
+    return loss, (yield from with_pauses(bench.write(), TextStep(0)))
 
 
-def fitted(bench: Bench, given: AdapterFile | None) -> tuple[tuple[Compared, ...], str]:
+def fitted(bench: Bench, given: AdapterFile | None) -> tuple[tuple[Result, ...], str]:
     """Put a new adapter on the base, or the given one; the figures that are known at once, and a line for the log."""
     config, base = bench.config, bench.base
     called = FOLDER.relative_to(ASSETS.parent).as_posix() if config.model == "shipped" else config.model
@@ -201,37 +302,36 @@ def fitted(bench: Bench, given: AdapterFile | None) -> tuple[tuple[Compared, ...
         shapes = layer_shapes(base.model, config.targets)
         check_rank(config.rank, shapes)
         bench.model = adapt(base.model, config.rank, config.alpha, list(shapes), config.seed, called=called)
-        untrained = Compared("change by an untrained adapter", "largest logit difference", 0.0, bench.drift(), "B starts at zero, so BA is zero")
-        told = f"rank {config.rank} on {len(shapes)} layers; the base's loss on this text is {bench.first_loss:.3f} nats per token"
+        untrained = UNTRAINED(bench.drift(), 0.0)
+        told = (
+            f"rank {config.rank} on {len(shapes)} layers; the base's loss on this text is {bench.first_loss:.3f} nats"
+            " per token"
+        )
         return (untrained, *size_figures(bench.model, config.rank, shapes)), told
     alpha = config.alpha if given.alpha is None else given.alpha
     bench.model = wear(base.model, given, alpha, called)
     said = "as the file says" if given.alpha is not None else "from the form, since the file does not say"
-    told = f"an adapter of rank {given.rank} on {len(given.pairs)} layers; alpha is {alpha:g}, {said}; nothing is trained"
+    told = (
+        f"an adapter of rank {given.rank} on {len(given.pairs)} layers; alpha is {alpha:g}, {said}; nothing is trained"
+    )
     return size_figures(bench.model, given.rank, given.shapes), told
 
 
-def size_figures(model: Any, rank: int, shapes: dict[str, tuple[int, int]]) -> tuple[Compared, ...]:
+def size_figures(model: Any, rank: int, shapes: dict[str, tuple[int, int]]) -> tuple[Result, ...]:
     """Weights and bytes of the adapter, by formula and as they are."""
     counted, by_formula = adapter_weights(model), adapter_parameters(rank, shapes)
     everything = sum(weight.numel() for weight in model.parameters())
     nbytes = len(files_of(model)["adapter_model.safetensors"])
     return (
-        Compared("adapter weights", "weights", by_formula, counted, "sum of r (d + k) over the adapted layers", "computed"),
-        Compared(
-            "share of all weights", "%", 100 * by_formula / (everything - counted + by_formula), 100 * counted / everything, "the same formula", "computed"
-        ),
-        Compared("adapter file", "bytes", 4 * by_formula, nbytes, "4 bytes per weight; the rest is the header with names and config"),
+        WEIGHTS(counted, by_formula),
+        SHARE(100 * counted / everything, 100 * by_formula / (everything - counted + by_formula)),
+        FILE(nbytes, 4 * by_formula),
     )
 
 
 def read(bench: Bench, words: str) -> Generator[TextStep, None, Int[Tensor, "N"]]:
     """The text to learn as token ids, in units of work."""
-    ids = None
-    for ids in encoded(bench.base, words):
-        if ids is None:
-            yield TextStep(0, doing="cutting the text into tokens")
-    assert ids is not None
+    ids = yield from with_pauses(encoded(bench.base, words), TextStep(0, doing="cutting the text into tokens"))
     check_windows(ids, bench.config.context)
     yield TextStep(0, doing=f"the text to learn: {len(ids):,} tokens, {len(words) / len(ids):.2f} characters each")
     return ids
@@ -240,32 +340,30 @@ def read(bench: Bench, words: str) -> Generator[TextStep, None, Int[Tensor, "N"]
 def trained(bench: Bench, ids: Int[Tensor, "N"]) -> Generator[TextStep, None, bool]:
     """Train the adapter; False if the loss blew up."""
     config, vocabulary = bench.config, bench.bare.shape[1]
-    tuner = Tuner(bench.model, ids, context=config.context, batch=config.batch, learning_rate=config.learning_rate, steps=config.steps, seed=config.seed)
+    tuner = Tuner(
+        bench.model,
+        ids,
+        context=config.context,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        steps=config.steps,
+        seed=config.seed,
+    )
     for step in range(1, config.steps + 1):
-        loss = yield from in_parts(tuner.one_step(), TextStep(step))
+        loss = yield from with_pauses(tuner.one_step(), TextStep(step))
         if not loss <= 3 * math.log(vocabulary):  # not a number, or far worse than knowing nothing
-            blown = Compared("last loss", "nats per token", bench.first_loss, loss, "the base, before")
+            blown = LAST_LOSS(loss, bench.first_loss)
             why = f"step {step}: the loss went to {loss:.3g}, so the run stops; a smaller learning rate will hold"
             yield TextStep(step, loss, diverged=True, figures=(blown,), doing=why)
             return False
         bench.taken = step
         yield TextStep(step, loss, doing=f"step {step}: loss {loss:.3f}")
         if step * LOOKS // config.steps > (step - 1) * LOOKS // config.steps or step == config.steps:
-            validation = yield from in_parts(bench.judge(), TextStep(step))
+            validation = yield from with_pauses(bench.judge(), TextStep(step))
             yield TextStep(step, validation_loss=validation, doing=f"step {step}: validation loss {validation:.3f}")
-            after = yield from sampled(bench, TextStep(step))
+            after = yield from with_pauses(bench.write(), TextStep(step))
             yield TextStep(step, after=after, files=files_of(bench.model))
     return True
-
-
-def sampled(bench: Bench, pause: TextStep) -> Generator[TextStep, None, str]:
-    """A sample of the model as it is now, in units of work."""
-    words = None
-    for words in bench.write():
-        if words is None:
-            yield pause
-    assert words is not None
-    return words
 
 
 def turned(bench: Bench) -> Iterator[TextStep]:
@@ -273,31 +371,35 @@ def turned(bench: Bench) -> Iterator[TextStep]:
     step, losses = bench.taken, list[tuple[float, float]]()
     for times in STOPS:
         dial(bench.model, times)
-        losses.append((times, (yield from in_parts(bench.judge(), TextStep(step)))))
+        losses.append((times, (yield from with_pauses(bench.judge(), TextStep(step)))))
         yield TextStep(step, doing=f"alpha x {times:g}: loss {losses[-1][1]:.3f}")
     at_zero = math.nan
     for times in STOPS:
         dial(bench.model, times)
         at_zero = bench.drift() if times == 0 else at_zero
-        words = yield from sampled(bench, TextStep(step))
-        yield TextStep(step, times=times, dial_text=words, dial_losses=tuple(losses), after=words if times == 1 else None)
+        words = yield from with_pauses(bench.write(), TextStep(step))
+        yield TextStep(
+            step, times=times, dial_text=words, dial_losses=tuple(losses), after=words if times == 1 else None
+        )
     dial(bench.model, 1.0)
     loss_at, best = dict(losses), min(losses, key=lambda stop: stop[1])
     figures = (
-        Compared("validation loss", "nats per token", bench.first_loss, loss_at[1.0], "the base on the same tokens"),
-        Compared("the base again at alpha x 0", "largest logit difference", 0.0, at_zero, "W x + 0 is W x, bit for bit"),
-        Compared("best stop of the dial", "times alpha", 1.0, best[0], "what was trained was alpha x 1"),
-        Compared("loss at alpha x -1", "nats per token", bench.first_loss, loss_at[-1.0], "the base, at alpha x 0"),
+        LOSS(loss_at[1.0], bench.first_loss),
+        OFF(at_zero, 0.0),
+        BEST_STOP(best[0], 1.0),
+        REVERSED(loss_at[-1.0], bench.first_loss),
     )
-    yield TextStep(step, figures=figures, validation_loss=loss_at[1.0], doing=f"the dial is lowest at alpha x {best[0]:g}")
+    yield TextStep(
+        step, figures=figures, validation_loss=loss_at[1.0], doing=f"the dial is lowest at alpha x {best[0]:g}"
+    )
 
 
 def merged(bench: Bench) -> Iterator[TextStep]:
     """Add the adapter into the base's matrices and compare; the adapted model is used up by it."""
     files, step = files_of(bench.model), bench.taken
-    apart = logits_of(bench.model, bench.judged[: bench.config.context])
+    apart = logits_of(bench.model, bench.evaluated[: bench.config.context])
     bench.model.merge_adapter()
-    gap = largest_difference(logits_of(bench.model, bench.judged[: bench.config.context]), apart)
-    source = "the same sums in another order: only float rounding may differ"
-    yield TextStep(step, files=files, doing="done: the adapter is below, under Take it with you",
-                   figures=(Compared("merged against unmerged", "largest logit difference", 0.0, gap, source),))  # fmt: skip
+    gap = largest_difference(logits_of(bench.model, bench.evaluated[: bench.config.context]), apart)
+    yield TextStep(
+        step, files=files, doing="done: the adapter is below, under Take it with you", figures=(MERGED(gap, 0.0),)
+    )

@@ -25,7 +25,9 @@ class Network:
     def hidden(self, x: Float[Tensor, "*S N D"]) -> Float[Tensor, "*S N H"]:
         return F.relu(x @ self.w1.mT + self.b1[..., None, :])
 
-    def answer(self, hidden: Float[Tensor, "*S N H"], w2: Float[Tensor, "*M H H"], b2: Float[Tensor, "*M H"]) -> Float[Tensor, "*M N"]:
+    def answer(
+        self, hidden: Float[Tensor, "*S N H"], w2: Float[Tensor, "*M H H"], b2: Float[Tensor, "*M H"]
+    ) -> Float[Tensor, "*M N"]:
         """The answer with another middle layer, or with many of them at once; above 0 means yes."""
         return (F.relu(hidden @ w2.mT + b2[..., None, :]) @ self.w3[..., None])[..., 0]
 
@@ -33,9 +35,9 @@ class Network:
         return self.answer(self.hidden(x), self.w2, self.b2)
 
 
-def on_sphere(number: int, dice: torch.Generator, *shape: int) -> Float[Tensor, "*S N D"]:
+def on_sphere(number: int, rng: torch.Generator, *shape: int) -> Float[Tensor, "*S N D"]:
     """Inputs spread evenly over a sphere of radius 4."""
-    x = torch.randn(*shape, number, INPUTS, generator=dice)
+    x = torch.randn(*shape, number, INPUTS, generator=rng)
     return RADIUS * x / x.norm(dim=-1, keepdim=True)
 
 
@@ -46,16 +48,20 @@ def first_task(x: Float[Tensor, "N D"]) -> Bool[Tensor, "N"]:
 
 @lru_cache(maxsize=16)
 def trained_base(seed: int, steps: int = 200, batch: int = 512, learning_rate: float = 0.003) -> Network:
-    """A network that has learnt the first task; about a quarter of a second. Orthogonal initial weights keep all 16 inputs visible."""
-    dice = torch.Generator().manual_seed(seed)
-    w1, w2 = (math.sqrt(2) * torch.linalg.qr(torch.randn(HIDDEN, columns, generator=dice)).Q for columns in (INPUTS, HIDDEN))
-    w3 = torch.nn.functional.normalize(torch.randn(HIDDEN, generator=dice), dim=0)
+    """A network that has learned the first task; about a quarter of a second. Orthogonal initial weights keep all 16
+    inputs visible.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    w1, w2 = (
+        math.sqrt(2) * torch.linalg.qr(torch.randn(HIDDEN, columns, generator=rng)).Q for columns in (INPUTS, HIDDEN)
+    )
+    w3 = torch.nn.functional.normalize(torch.randn(HIDDEN, generator=rng), dim=0)
     parts = [part.requires_grad_() for part in (w1, torch.zeros(HIDDEN), w2, torch.zeros(HIDDEN), w3)]
     net, optimizer = Network(*parts), torch.optim.Adam(parts, learning_rate)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * (1 - step / steps)
-        x = on_sphere(batch, dice)
+        x = on_sphere(batch, rng)
         loss = F.binary_cross_entropy_with_logits(net(x), first_task(x).float())
         optimizer.zero_grad()
         loss.backward()

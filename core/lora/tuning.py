@@ -1,4 +1,4 @@
-r"""Tuning: a model, some of its weights free to change, an optimizer and dice; `one_step` is the whole of it.
+r"""Tuning: a model with some trainable weights, an optimizer and a random generator; `one_step` is all of it.
 
 Fine-tuning all weights and training an adapter differ in one thing only: which weights ask for a gradient. Of the
 $2 + 2 + 2$ FLOPs per weight and token (forward, gradient of the input, gradient of the weight) a frozen weight saves
@@ -9,7 +9,7 @@ Left out: dropout on the adapter's input, weight decay, gradient clipping.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,11 @@ LOSS_SCALE = 1024.0  # float16 has no numbers below 6e-8, and gradients of a mea
 
 def layer_shapes(model: Any, targets: str) -> dict[str, tuple[int, int]]:
     """The linear layers an adapter goes into: name -> (d_in, d_out). Read before peft wraps the model."""
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name.split(".")[-1] in PROJECTIONS[targets]}
+    found = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and name.split(".")[-1] in PROJECTIONS[targets]
+    }
     if not found:
         raise ValueError(f"targets must name layers of the model, and it has none of {', '.join(PROJECTIONS[targets])}")
     return {name: (layer.in_features, layer.out_features) for name, layer in found.items()}
@@ -68,34 +72,49 @@ def adapter_weights(model: Any) -> int:
     return sum(weight.numel() for name, weight in model.named_parameters() if "lora_" in name)
 
 
-def adapt(model: Any, rank: int, alpha: float, layers: list[str], seed: int, *, rank_stable: bool = False, called: str = "") -> Any:
-    """The model with peft's LoRA layers in place of the named ones; A from the seed, B zero, so nothing has changed yet.
+def adapt(
+    model: Any, rank: int, alpha: float, layers: list[str], seed: int, *, rank_stable: bool = False, called: str = ""
+) -> Any:
+    """The model with peft's LoRA layers in place of the named ones; A from the seed, B zero, so nothing has changed
+    yet.
 
-    rank_stable: the scale is alpha / sqrt(r) instead of alpha / r. called: the base model's name in the adapter's config.
+    rank_stable: the scale is alpha / sqrt(r) instead of alpha / r. called: the base model's name in the adapter's
+    config.
     """
     from peft import LoraConfig, get_peft_model
 
-    plan = LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers, lora_dropout=0.0, use_rslora=rank_stable, task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    plan = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        target_modules=layers,
+        lora_dropout=0.0,
+        use_rslora=rank_stable,
+        task_type="CAUSAL_LM",
+    )
     adapted: Any = get_peft_model(model, plan)
     adapted.peft_config["default"].base_model_name_or_path = called or None
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for layer in lora_layers(adapted).values():
-        fill(layer.lora_A["default"].weight, dice)
+        fill(layer.lora_A["default"].weight, rng)
     return adapted.eval()
 
 
 @torch.no_grad()
-def fill(weight: Tensor, dice: torch.Generator) -> None:
-    """peft's own start for A, uniform within 1/sqrt(d_in), from our dice: peft would draw from the process's."""
+def fill(weight: Tensor, rng: torch.Generator) -> None:
+    """peft's own start for A, uniform within 1/sqrt(d_in), from our random generator (peft uses the process's)."""
     bound = weight.shape[1] ** -0.5
-    weight.copy_((2 * torch.rand(weight.shape, generator=dice) - 1) * bound)
+    weight.copy_((2 * torch.rand(weight.shape, generator=rng) - 1) * bound)
 
 
 def lora_layers(model: Any) -> dict[str, Any]:
     """The adapted layers of a peft model, by the names they have in the bare model."""
     from peft.tuners.lora import LoraLayer
 
-    return {name.removeprefix("base_model.model."): layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+    return {
+        name.removeprefix("base_model.model."): layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
 
 
 def dial(model: Any, times: float) -> None:
@@ -111,31 +130,37 @@ def pieces(text: str) -> Iterator[str]:
     """The text cut at line breaks into parts that are tokenised in one unit of work each."""
     first = 0
     while first < len(text):
-        cut = text.rfind("\n", first, first + CHARACTERS_AT_ONCE) + 1 if first + CHARACTERS_AT_ONCE < len(text) else len(text)
+        cut = (
+            text.rfind("\n", first, first + CHARACTERS_AT_ONCE) + 1
+            if first + CHARACTERS_AT_ONCE < len(text)
+            else len(text)
+        )
         cut = cut if cut > first else first + CHARACTERS_AT_ONCE
         yield text[first:cut]
         first = cut
 
 
-def encoded(base: Base, text: str) -> Iterator[Int[Tensor, "N"] | None]:
-    """Yields None between parts, then the token ids of the whole text."""
+def encoded(base: Base, text: str) -> Generator[None, None, Int[Tensor, "N"]]:
+    """The token ids of the whole text; yields between parts."""
     parts = list[Tensor]()
     for piece in pieces(text):
         if parts:
-            yield None
+            yield
         parts.append(base.ids(piece))
-    yield torch.cat(parts)
+    return torch.cat(parts)
 
 
 def validation_start(base: Base, corpus: Corpus, context: int, most: int) -> Int[Tensor, "N"]:
-    """The first `most` tokens (and one to predict) of the text kept for judging, or one sentence if there are too few."""
+    """The first `most` tokens (and one to predict) of the text kept for judging, or one sentence if there are too
+    few.
+    """
     ids = base.ids(corpus.validation[: 8 * most])[: most + 1]
     if len(ids) < context + 1:
         characters_each = len(corpus.text) / max(1, len(base.ids(corpus.text[: 8 * most])))
         need = math.ceil(10 * (context + 1) * max(1.0, 1.2 * characters_each) / 100) * 100
         raise ValueError(
-            f"Your text is too short: 10 % of it is kept for judging, which gives {counted(len(ids), 'token')}, and context {context} needs "
-            f"{context + 1}; use about {need:,} characters or more, or a smaller context"
+            f"Your text is too short: 10 % of it is kept for judging, which gives {counted(len(ids), 'token')}, and"
+            f" context {context} needs {context + 1}; use about {need:,} characters or more, or a smaller context"
         )
     return ids
 
@@ -146,15 +171,17 @@ def check_windows(ids: Int[Tensor, "N"], context: int) -> None:
         raise ValueError(f"context must be less than the {len(ids)} tokens of the text to learn, got {context}")
 
 
-def written(base: Base, model: Any, prompt: str, length: int, seed: int, temperature: float) -> Iterator[str | None]:
-    """Continue the prompt. Yields None between parts, then the prompt and the new text; the same seed, the same dice."""
-    ids, dice = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
+def written(
+    base: Base, model: Any, prompt: str, length: int, seed: int, temperature: float
+) -> Generator[None, None, str]:
+    """The prompt and how the model goes on; the same seed gives the same text. Yields between parts."""
+    ids, rng = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
     new: list[int] = []
-    for token in drawn(model, ids, length, Choice(temperature), dice):
+    for token in drawn(model, ids, length, Choice(temperature), rng):
         new.append(token)
         if len(new) % TOKENS_AT_ONCE == 0 and len(new) < length:
-            yield None
-    yield base.text(ids + new)
+            yield
+    return base.text(ids + new)
 
 
 # --- the tuner --------------------------------------------------------------------------------------------------------
@@ -177,29 +204,39 @@ class HeldBytes:
 class Tuner:
     """A model whose free weights learn a text. All free: full fine-tuning. Only the adapter's: LoRA."""
 
-    def __init__(self, model: Any, train_ids: Int[Tensor, "N"], *, context: int, batch: int, learning_rate: float, steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        train_ids: Int[Tensor, "N"],
+        *,
+        context: int,
+        batch: int,
+        learning_rate: float,
+        steps: int,
+        seed: int,
+    ) -> None:
         self.model, self.train_ids, self.context, self.batch = model, train_ids, context, batch
         self.learning_rate, self.steps, self.taken = learning_rate, steps, 0
         self.free = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.free, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-        self.dice = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator().manual_seed(seed)
         self.device = next(model.parameters()).device
         weights = list(model.parameters())
         self.loss_scale = LOSS_SCALE if any(weight.dtype == torch.float16 for weight in weights) else 1.0
         self.at_once = windows_at_once(model, context, 6 if len(self.free) == len(weights) else 4)
         self.held: HeldBytes | None = None  # measured at the first step
 
-    def one_step(self) -> Iterator[float | None]:
-        """One correction of the free weights. Yields None between parts of the batch, then its loss in nats per token."""
+    def one_step(self) -> Generator[None, None, float]:
+        """One optimizer step; returns its loss in nats per token. Yields between parts of the batch."""
         rate = self.learning_rate * schedule(self.taken, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        inputs, targets = (ids.to(self.device) for ids in batch_of(self.train_ids, self.context, self.batch, self.dice))
+        inputs, targets = (ids.to(self.device) for ids in batch_of(self.train_ids, self.context, self.batch, self.rng))
         self.model.train()
         total = 0.0
         for first in range(0, len(inputs), self.at_once):
             if first:
-                yield None
+                yield
             part = slice(first, first + self.at_once)
             loss = cross_entropy(self.model, inputs[part], targets[part]) * (len(inputs[part]) / len(inputs))
             (loss * self.loss_scale).backward()
@@ -214,10 +251,10 @@ class Tuner:
         self.optimizer.zero_grad()
         self.model.eval()
         self.taken += 1
-        yield total
+        return total
 
-    def validate(self, ids: Int[Tensor, "N"]) -> Iterator[float | None]:
-        """Yields None between parts, then the mean loss in nats per token."""
+    def validate(self, ids: Int[Tensor, "N"]) -> Generator[None, None, float]:
+        """The mean loss in nats per token; yields between parts."""
         return validate(self.model, ids, self.context)
 
 

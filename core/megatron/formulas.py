@@ -1,12 +1,15 @@
-r"""The formulas of the papers, with their letters: l layers, h width, a heads, s tokens, b batch, t ranks, V words.
+r"""The papers' formulas, with their letters: l layers, h width, a heads, s tokens, b batch, t ranks, V vocabulary.
 
-A layer has $12h^2$ weights in matrices, which are split, $7h$ numbers in biases that are split with them, and $6h$ that every rank has.
-Source: Narayanan et al. 2021, arXiv:2104.04473, sections 2.3, 3.2, 5.1 and appendix; Shoeybi et al. 2019, arXiv:1909.08053, section 5.
+A layer has $12h^2$ weights in matrices, which are split, $7h$ numbers in biases that are split with them, and $6h$ that
+every rank has.
+Source: Narayanan et al. 2021, arXiv:2104.04473, sections 2.3, 3.2, 5.1 and appendix; Shoeybi et al. 2019,
+arXiv:1909.08053, section 5.
 """
 
 from core.megatron.layer import Sizes
 
-# Published efficiencies in percent, by ranks that share a layer. Weak scaling: the model grows with the ranks (1.2B on 1 to 8.3B on 8).
+# Published efficiencies in percent, by ranks that share a layer. Weak scaling: the model grows with the ranks (1.2B on
+# 1 to 8.3B on 8).
 # Strong scaling: 1.2B weights on 1 to 8 ranks, batch 8. V100 cards, NVSwitch within a server.
 WEAK_PERCENT = {1: 100.0, 2: 96.0, 4: 82.0, 8: 77.0}
 STRONG_SPEEDUP = {1: 1.0, 2: 1.64, 4: 2.34, 8: 2.98}
@@ -28,7 +31,9 @@ def parameters(l: int, h: int, vocabulary: int = 51_200, s: int = 2048) -> float
 
 
 def training_flops(l: int, h: int, batch: int, s: int = 2048, vocabulary: int = 51_200) -> float:  # noqa: E741
-    """F = 96 B s l h^2 (1 + s/(6h) + V/(16 l h)) of one step, with every layer's forward pass done twice (recomputation)."""
+    """F = 96 B s l h^2 (1 + s/(6h) + V/(16 l h)) of one step, with every layer's forward pass done twice
+    (recomputation).
+    """
     return 96 * batch * s * l * h**2 * (1 + s / (6 * h) + vocabulary / (16 * l * h))
 
 
@@ -49,7 +54,9 @@ def layer_flops(sizes: Sizes) -> float:
 
 
 def norm_bytes(sizes: Sizes, number_bytes: int) -> float:
-    """Kept outside of the split part: two inputs of LayerNorm, its means and deviations (32 bits each), two dropout masks of a byte."""
+    """Kept outside of the split part: two inputs of LayerNorm, its mean and deviation (32 bits each), two dropout
+    masks of a byte.
+    """
     positions = sizes.b * sizes.s
     return 2 * positions * sizes.h * (number_bytes + 1) + 2 * positions * 2 * 4
 

@@ -1,4 +1,7 @@
-"""What autograd keeps of a layer for the backward pass, in bytes, by the part that keeps it. Each storage counts once, weights do not."""
+"""What autograd keeps of a layer for the backward pass, in bytes, by the part that keeps it.
+
+Each storage counts once, weights do not.
+"""
 
 from collections.abc import Iterator
 
@@ -27,7 +30,9 @@ class Kept:
             yield part.register_forward_pre_hook(lambda *_: setattr(self, "part", INSIDE))
             yield part.register_forward_hook(lambda *_: setattr(self, "part", NORMS))
         for first in (self.layer.attention.q, self.layer.mlp.up):
-            yield first.register_forward_pre_hook(lambda _, inputs: self.entered.add(inputs[0].untyped_storage().data_ptr()))
+            yield first.register_forward_pre_hook(
+                lambda _, inputs: self.entered.add(inputs[0].untyped_storage().data_ptr())
+            )
 
     def pack(self, tensor: Tensor) -> Tensor:
         """Called by autograd with everything that it keeps."""

@@ -1,11 +1,14 @@
-r"""A transformer layer, whole and split. The split one holds one of $t$ parts of each big matrix and calls f and g; the rest is the same.
+r"""A transformer layer, whole and split. The split one holds one of $t$ parts of each big matrix and calls f and g; the
+rest is the same.
 
-Attention is split by heads: each head reads its own columns of $Q$, $K$, $V$ and writes through its own rows of the output matrix,
-so heads are columns first and rows second by nature. The bias of a matrix that is cut into rows is added after the sum, once.
+Attention is split by heads: each head reads its own columns of $Q$, $K$, $V$ and writes through its own rows of the
+output matrix, so heads are columns first and rows second by nature. The bias of a matrix that is cut into rows is added
+after the sum, once.
 
 Tensors are (tokens, batch, width), as in Megatron: parts of the tokens then lie together in memory.
 
-Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3, figure 3; Korthikanti et al. 2022, arXiv:2205.05198, section 4.
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3, figure 3; Korthikanti et al. 2022, arXiv:2205.05198, section
+4.
 """
 
 from collections.abc import Callable, Iterator
@@ -49,7 +52,9 @@ class Drop(nn.Module):
         return x * self.kept / (1 - DROPOUT)
 
 
-def attend(q: Float[Tensor, "T B C"], k: Float[Tensor, "T B C"], v: Float[Tensor, "T B C"], heads: int) -> Float[Tensor, "T B C"]:
+def attend(
+    q: Float[Tensor, "T B C"], k: Float[Tensor, "T B C"], v: Float[Tensor, "T B C"], heads: int
+) -> Float[Tensor, "T B C"]:
     """Causal attention of some heads; C is their columns."""
     q, k, v = (part.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3) for part in (q, k, v))  # (T, B, H D) -> (B, H, T, D)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
@@ -68,7 +73,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "T B C"], film: Film | None = None) -> Float[Tensor, "T B C"]:
         q, k, v = self.q(x), self.k(x), self.v(x)
-        mixed = attend(q, k, v, q.shape[-1] // self.head)  # as many heads as there are columns: torch's plan gives a rank its own
+        mixed = attend(
+            q, k, v, q.shape[-1] // self.head
+        )  # as many heads as there are columns: torch's plan gives a rank its own
         if film is not None:
             film |= {"first": q, "middle": mixed}
         return self.out(mixed)
@@ -91,18 +98,24 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """LayerNorm, attention, dropout; LayerNorm, MLP, dropout; both added to what came in. All numbers come from the seed."""
+    """LayerNorm, attention, dropout; LayerNorm, MLP, dropout; both added to what came in. All numbers come from the
+    seed.
+    """
 
     def __init__(self, sizes: Sizes, seed: int) -> None:
         super().__init__()
-        dice = torch.Generator().manual_seed(seed)
-        kept = [torch.rand((sizes.s, sizes.b, sizes.h), generator=dice) >= DROPOUT for _ in range(2)]
+        rng = torch.Generator().manual_seed(seed)
+        kept = [torch.rand((sizes.s, sizes.b, sizes.h), generator=rng) >= DROPOUT for _ in range(2)]
         self.norm_1, self.attention, self.drop_1 = nn.LayerNorm(sizes.h), Attention(sizes), Drop(kept[0])
         self.norm_2, self.mlp, self.drop_2 = nn.LayerNorm(sizes.h), MLP(sizes), Drop(kept[1])
         with torch.no_grad():
             for name, weight in self.named_parameters():
-                drawn = torch.randn(weight.shape, generator=dice)
-                weight.copy_(drawn * weight.shape[1] ** -0.5 if weight.ndim == 2 else 0.1 * drawn + (name.startswith("norm") and name.endswith("weight")))
+                drawn = torch.randn(weight.shape, generator=rng)
+                weight.copy_(
+                    drawn * weight.shape[1] ** -0.5
+                    if weight.ndim == 2
+                    else 0.1 * drawn + (name.startswith("norm") and name.endswith("weight"))
+                )
 
     def forward(self, x: Float[Tensor, "T B C"]) -> Float[Tensor, "T B C"]:
         x = x + self.drop_1(self.attention(self.norm_1(x)))
@@ -130,7 +143,10 @@ class Cut:
     sequence: bool  # whether each rank has its own tokens outside of the split part
 
     def mine(self, x: Tensor, dim: int) -> Tensor:
-        """This rank's part of a weight. `nn.Linear` keeps A transposed: dim 0 holds the columns of A, dim 1 its rows."""
+        """This rank's part of a weight.
+
+        `nn.Linear` keeps A transposed: dim 0 holds the columns of A, dim 1 its rows.
+        """
         return x.detach().chunk(self.wire.ranks, dim)[self.rank].clone(memory_format=torch.contiguous_format)
 
     def columns(self, linear: nn.Linear) -> nn.Linear:
@@ -186,7 +202,11 @@ class SplitMLP(nn.Module):
     def __init__(self, whole: MLP, cut: Cut) -> None:
         super().__init__()
         self.cut, self.activation = cut, whole.activation
-        self.up, self.down, self.bias = cut.columns(whole.up), cut.rows(whole.down), nn.Parameter(whole.down.bias.detach().clone())
+        self.up, self.down, self.bias = (
+            cut.columns(whole.up),
+            cut.rows(whole.down),
+            nn.Parameter(whole.down.bias.detach().clone()),
+        )
 
     def forward(self, x: Float[Tensor, "T B C"], film: Film | None = None) -> Float[Tensor, "T B C"]:
         x = self.cut.enter(x)
@@ -199,7 +219,10 @@ class SplitMLP(nn.Module):
 
 
 class SplitLayer(nn.Module):
-    """What one rank holds of a layer. LayerNorm, dropout and `x +` are not split by weights; with `sequence` they are split by tokens."""
+    """What one rank holds of a layer.
+
+    LayerNorm, dropout and `x +` are not split by weights; with `sequence` they are split by tokens.
+    """
 
     def __init__(self, whole: Layer, cut: Cut) -> None:
         super().__init__()
@@ -228,10 +251,14 @@ def split_layers(whole: nn.Sequential, cut: Cut) -> nn.Sequential:
 
 
 def sum_small_gradients(layers: nn.Sequential, cut: Cut) -> None:
-    """Sequence parallelism, after the backward pass: LayerNorms and late biases have seen each rank's own tokens only."""
+    """Sequence parallelism, after the backward pass: LayerNorms and late biases have seen each rank's own tokens
+    only.
+    """
     if not cut.sequence or cut.wire.ranks == 1:
         return
     small: list[Any] = [weight for layer in layers for weight in layer.on_every_rank()]  # type: ignore[operator]
-    total = all_reduce(torch.cat([weight.grad.flatten() for weight in small]), cut.wire.ranks)  # 6h numbers a layer, once a step: not one of f's and g's
+    total = all_reduce(
+        torch.cat([weight.grad.flatten() for weight in small]), cut.wire.ranks
+    )  # 6h numbers a layer, once a step: not one of f's and g's
     for weight, part in zip(small, total.split([weight.numel() for weight in small]), strict=True):
         weight.grad = part.view_as(weight)

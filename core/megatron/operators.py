@@ -1,18 +1,23 @@
 r"""f and g: the two operators with which Megatron splits a layer, and a count of what they send.
 
-A matrix $A$ cut into columns, $A = [A_1, A_2]$, gives columns of the product, $XA = [XA_1, XA_2]$: each rank needs the whole $X$ and
-has a part of the result. Cut into rows, it gives partial sums, $YB = Y_1 B_1 + Y_2 B_2$: each rank needs its columns of $Y$, and the
-sum over the ranks is the result. Columns first, rows second, and nothing has to be sent in between.
+A matrix $A$ cut into columns, $A = [A_1, A_2]$, gives columns of the product, $XA = [XA_1, XA_2]$: each rank needs the
+whole $X$ and has a part of the result. Cut into rows, it gives partial sums, $YB = Y_1 B_1 + Y_2 B_2$: each rank needs
+its columns of $Y$, and the sum over the ranks is the result. Columns first, rows second, and nothing has to be sent in
+between.
 
-What goes forward comes back as a gradient. $X$ goes to all ranks, so its gradient is the sum of what comes back from all of them:
+What goes forward comes back as a gradient. $X$ goes to all ranks, so its gradient is the sum of what comes back from
+all of them:
 
-$$f: \text{ forward } X, \text{ backward all-reduce}; \qquad g: \text{ forward all-reduce, backward the gradient as it is}.$$
+$$f: \text{ forward } X, \text{ backward all-reduce}; \qquad g: \text{ forward all-reduce, backward the gradient as it
+is}.$$
 
-With sequence parallelism each rank keeps its own tokens of $X$ outside of the split part: $f$ becomes all-gather forward and
-reduce-scatter backward, $g$ becomes reduce-scatter forward and all-gather backward. An all-reduce in a ring *is* a reduce-scatter and
-an all-gather, so as many numbers are sent: $2n(t-1)/t$ by each of $t$ ranks for the all-reduce of $n$ numbers, half of that by each half.
+With sequence parallelism each rank keeps its own tokens of $X$ outside of the split part: $f$ becomes all-gather
+forward and reduce-scatter backward, $g$ becomes reduce-scatter forward and all-gather backward. An all-reduce in a ring
+*is* a reduce-scatter and an all-gather, so as many numbers are sent: $2n(t-1)/t$ by each of $t$ ranks for the
+all-reduce of $n$ numbers, half of that by each half.
 
-Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3; Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2 (its g is `gather`).
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3; Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2 (its
+g is `gather`).
 """
 
 import os
@@ -54,7 +59,11 @@ def reduce_scatter(x: Float[Tensor, "S B C"], ranks: int) -> Float[Tensor, "T B 
     return part
 
 
-COLLECTIVES: dict[str, Callable[[Tensor, int], Tensor]] = {ALL_REDUCE: all_reduce, ALL_GATHER: all_gather, REDUCE_SCATTER: reduce_scatter}
+COLLECTIVES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    ALL_REDUCE: all_reduce,
+    ALL_GATHER: all_gather,
+    REDUCE_SCATTER: reduce_scatter,
+}
 
 
 def ring(kind: str, ranks: int) -> float:
@@ -84,7 +93,7 @@ class Wire:
 
 
 class f(Function):
-    """Before the matrix that is cut into columns."""
+    """Copy in the forward pass, all-reduce in the backward pass: stands before the matrix that is cut into columns."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, wire: Wire) -> Tensor:
@@ -97,7 +106,7 @@ class f(Function):
 
 
 class g(Function):
-    """After the matrix that is cut into rows."""
+    """All-reduce in the forward pass, copy in the backward pass: stands after the matrix that is cut into rows."""
 
     @staticmethod
     def forward(ctx: Any, partial: Tensor, wire: Wire) -> Tensor:
@@ -110,7 +119,7 @@ class g(Function):
 
 
 class gather(Function):
-    """In the place of f, where each rank has its own tokens."""
+    """All-gather forward, reduce-scatter backward: in the place of f, where each rank has its own tokens."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, wire: Wire) -> Tensor:
@@ -123,7 +132,7 @@ class gather(Function):
 
 
 class scatter(Function):
-    """In the place of g, where each rank has its own tokens."""
+    """Reduce-scatter forward, all-gather backward: in the place of g, where each rank has its own tokens."""
 
     @staticmethod
     def forward(ctx: Any, partial: Tensor, wire: Wire) -> Tensor:
@@ -136,7 +145,9 @@ class scatter(Function):
 
 
 def socket_bytes() -> int | None:
-    """Bytes that this process has really sent through its TCP connections so far (Linux tells; gloo uses TCP). None: nobody knows."""
+    """Bytes that this process has really sent through its TCP connections so far (Linux tells; gloo uses TCP). None:
+    nobody knows.
+    """
     descriptors, total = Path("/proc/self/fd"), 0
     if not descriptors.exists():
         return None

@@ -2,21 +2,25 @@ r"""How much faster t ranks are: the matrices' time is divided by t, and then th
 
 A step of $L$ layers takes, on each of $t$ ranks,
 
-$$T(t) = \frac{T_{\text{split}}}{t} + T_{\text{whole}} + 4L\left(2(t-1)\,\lambda + \frac{2(t-1)}{t}\,\frac{bsh \cdot 4\text{ bytes}}{\beta}\right).$$
+$$T(t) = \frac{T_{\text{split}}}{t} + T_{\text{whole}} + 4L\left(2(t-1)\,\lambda + \frac{2(t-1)}{t}\,\frac{bsh \cdot
+4\text{ bytes}}{\beta}\right).$$
 
-$T_{\text{split}}$ is what lies between f and g, $T_{\text{whole}}$ is LayerNorm, dropout and the residual sums, which every rank does (sequence
-parallelism divides them, too). An all-reduce in a ring has $2(t-1)$ rounds, each with the latency $\lambda$, and sends $2(t-1)/t$ of its bytes
-at the bandwidth $\beta$. Arithmetic grows with $h^2$ and what is sent with $h$, so wide layers on fast links gain, narrow ones on slow links lose.
+$T_{\text{split}}$ is what lies between f and g, $T_{\text{whole}}$ is LayerNorm, dropout and the residual sums, which
+every rank does (sequence parallelism divides them, too). An all-reduce in a ring has $2(t-1)$ rounds, each with the
+latency $\lambda$, and sends $2(t-1)/t$ of its bytes at the bandwidth $\beta$. Arithmetic grows with $h^2$ and what is
+sent with $h$, so wide layers on fast links gain, narrow ones on slow links lose.
 
-What is measured here: the CPU seconds of each rank between the borders of the split part, forward and backward. They do not depend on how many
-ranks share a core. Between f and g lies the link: the rank really sleeps for as long as the formula says. What gloo itself needs to pass the
-numbers on within this machine is measured, too, after a barrier, and is drawn apart: four ranks on two cores wait for each other there, which
-says nothing about a link. The dots are compute plus link. Megatron's published numbers are of V100 cards in one server and of larger models.
+What is measured here: the CPU seconds of each rank between the borders of the split part, forward and backward. They do
+not depend on how many ranks share a core. Between f and g lies the link: the rank really sleeps for as long as the
+formula says. What gloo itself needs to pass the numbers on within this machine is measured, too, after a barrier, and
+is drawn apart: four ranks on two cores wait for each other there, which says nothing about a link. The dots are compute
+plus link. Megatron's published numbers are of V100 cards in one server and of larger models.
 
-A CPU core is some thousand times slower than a card, so a link here has time that it would not have beside a card. The text under the chart
-says how fast a link must be here to be, for this core, what NVLink is for an A100.
+A CPU core is some thousand times slower than a card, so a link here has time that it would not have beside a card. The
+text under the chart says how fast a link must be here to be, for this core, what NVLink is for an A100.
 Left out: that sending can overlap with computing, and that narrow matrices are computed less efficiently on cards.
-Source: Shoeybi et al. 2019, arXiv:1909.08053, section 5 and appendix D; Narayanan et al. 2021, arXiv:2104.04473, section 3.2.
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 5 and appendix D; Narayanan et al. 2021, arXiv:2104.04473,
+section 3.2.
 """
 
 import time
@@ -27,9 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, device, warm
 from core.foundations.roofline import MATRIX, roofline
+from core.foundations.settings import seed_field
 from core.megatron import formulas
 from core.megatron.layer import Cut, Sizes, first_input, split_layers, whole_layers
 from core.megatron.operators import ALL_GATHER, ALL_REDUCE, SPLIT, WHOLE, Wire, ring
@@ -65,30 +71,114 @@ LINKS = {
 }
 CHOSEN = "this link"
 
+SPEEDUP = Figure(
+    "speed-up on {ranks} ranks",
+    "times",
+    "theory",
+    "T(1) / T(t) of How it works, from the time of 1 rank",
+    headline=True,
+)
+SPLIT_TIME = Figure("computing between f and g, {ranks} ranks", "CPU ms", "theory")
+WHOLE_TIME = Figure("computing outside of f and g, {ranks} ranks", "CPU ms", "theory")
+LINK_TIME = Figure(
+    "waiting for the link, {ranks} ranks",
+    "ms",
+    "theory",
+    "4L (2(t-1) latency + 2(t-1)/t bytes / bandwidth); really slept",
+    headline=True,
+)
+GLOO_TIME = Figure(
+    "gloo itself, {ranks} ranks", "ms", None, "collectives within this machine, not part of the speed-up"
+)
+ALONE_TIME = Figure(
+    "step on 1 rank", "CPU ms", "limit", "roofline: its FLOPs at the rate of a large matmul on the same rank"
+)
+
 
 @dataclass(frozen=True)
 class SpeedupConfig(Config):
     """The link, and the layers."""
 
-    latency: float = setting(50.0, "Latency (µs)", low=0, high=10_000, help="of one message between two ranks")
-    bandwidth: float = setting(0.125, "Bandwidth (GB/s)", low=0.005, high=1000, help="0.125 GB/s is 1 Gb/s Ethernet, 300 is NVLink")
-    width: int = setting(512, "Width", unit="number", low=16, high=1024)
-    context: int = setting(128, "Tokens", unit="token", low=8, high=256)
-    n_layer: int = setting(2, "Layers", unit="layer", low=1, high=4)
-    sequence: bool = setting(False, "Sequence parallel", help="LayerNorm and dropout are split by tokens")
-    batch: int = setting(1, "Batch", unit="text", low=1, high=4, more=True)
-    n_head: int = setting(8, "Heads", unit="head", low=4, high=32, more=True)
-    steps: int = setting(6, "Repetitions", unit="step", low=2, high=20, more=True, help="the fastest counts")
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 10_000, more=True)
+    latency: float = setting(
+        50.0,
+        "Latency (µs)",
+        low=0,
+        high=10_000,
+        help="Of one message between two ranks. Higher makes splitting pay less, above all for small layers.",
+    )
+    bandwidth: float = setting(
+        0.125,
+        "Bandwidth (GB/s)",
+        low=0.005,
+        high=1000,
+        help="Higher makes splitting pay more: 0.125 GB/s is 1 Gb/s Ethernet, 1.25 is 10 Gb/s, 300 is NVLink.",
+    )
+    width: int = setting(
+        512,
+        "Width",
+        unit="number",
+        low=16,
+        high=1024,
+        help="Work grows with the square of the width and what is sent only with the width, so wide layers gain more.",
+    )
+    context: int = setting(
+        128, "Tokens", unit="token", low=8, high=256, help="More tokens mean more work and larger sums to send."
+    )
+    n_layer: int = setting(
+        2,
+        "Layers",
+        unit="layer",
+        low=1,
+        high=4,
+        help="More layers mean as many more steps of work and of waiting.",
+        slider=True,
+    )
+    sequence: bool = setting(False, "Sequence parallel", help="Ticked, LayerNorm and dropout are split by tokens, too.")
+    batch: int = setting(
+        1,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=4,
+        more=True,
+        help="More sequences mean more work and larger sums to send.",
+        slider=True,
+    )
+    n_head: int = setting(
+        8,
+        "Heads",
+        unit="head",
+        low=4,
+        high=32,
+        more=True,
+        help="Attention is cut by heads, so their number must be a multiple of the ranks.",
+        slider=True,
+    )
+    steps: int = setting(
+        6,
+        "Repetitions",
+        unit="step",
+        low=2,
+        high=20,
+        more=True,
+        help="More repetitions give steadier times, since the fastest counts.",
+    )
+    seed: int = seed_field(high=2147473648)
 
     def check(self) -> None:
         check_parts(self.sizes, max(COUNTS), self.sequence)
         slept = (1 + self.steps) * sum(self.link_seconds(self.link, ranks) for ranks in COUNTS)
         if slept > MOST_SECONDS:
-            raise ValueError(f"with this latency and bandwidth the ranks would wait {slept:.0f} seconds for the link, and {MOST_SECONDS:.0f} are allowed")
+            raise ValueError(
+                f"with this latency and bandwidth the ranks would wait {slept:.0f} seconds for the link, and"
+                f" {MOST_SECONDS:.0f} are allowed"
+            )
         flops = (1 + self.steps) * len(COUNTS) * config_flops(self)
         if flops > MOST_FLOPS:
-            raise ValueError(f"these layers and repetitions need {flops / 1e9:,.0f} GFLOP, and {MOST_FLOPS / 1e9:,.0f} are allowed: choose less of either")
+            raise ValueError(
+                f"these layers and repetitions need {flops / 1e9:,.0f} GFLOP, and {MOST_FLOPS / 1e9:,.0f} are allowed:"
+                " choose less of either"
+            )
 
     @property
     def sizes(self) -> Sizes:
@@ -123,10 +213,16 @@ class SpeedupStep(Step):
     """What is measured so far, and the formula's curves."""
 
     measured: tuple[Times, ...] = ()  # one for each number of ranks
-    formula: tuple[Times, ...] = ()  # the same by the formula, from one rank's time; before it is known, from the roofline
+    formula: tuple[
+        Times, ...
+    ] = ()  # the same by the formula, from one rank's time; before it is known, from the roofline
     curves: tuple[tuple[str, tuple[float, ...]], ...] = ()  # link -> speed-up on 1 to 8 ranks
     basis: str = ""  # where the formula's time of one rank comes from
-    scaled: tuple[float, float, float] = (0.0, 0.0, 0.0)  # FLOP/s of a rank, how many times an A100 is faster, GB/s that are NVLink for it
+    scaled: tuple[float, float, float] = (
+        0.0,
+        0.0,
+        0.0,
+    )  # FLOP/s of a rank, how many times an A100 is faster, GB/s that are NVLink for it
 
 
 # --- what the ranks do ------------------------------------------------------------------------------------------------
@@ -192,7 +288,9 @@ def wait(seconds: float) -> None:
 
 
 def best_rate(wire: TimedWire) -> float:
-    """FLOP/s of a large product on this rank, in the same seconds as everything here: what `roofline.py` takes by the wall clock."""
+    """FLOP/s of a large matmul on this rank, in the same seconds as everything here: what `roofline.py` takes by the
+    wall clock.
+    """
     a, seconds = torch.ones(MATRIX, MATRIX, device=wire.where), []
     for _ in range(8):
         started = wire.now()
@@ -217,7 +315,13 @@ def job(rank: int, ranks: int, config: SpeedupConfig) -> Iterator[tuple[Any, ...
         layers(x.detach().requires_grad_()).backward(above)
         wire.stop()
         if step:
-            yield "times", *(tuple(stretches) for stretches in (wire.computed[SPLIT], wire.computed[WHOLE], wire.slept, wire.sending))
+            yield (
+                "times",
+                *(
+                    tuple(stretches)
+                    for stretches in (wire.computed[SPLIT], wire.computed[WHOLE], wire.slept, wire.sending)
+                ),
+            )
 
 
 # --- what the app sees ------------------------------------------------------------------------------------------------
@@ -225,16 +329,23 @@ def job(rank: int, ranks: int, config: SpeedupConfig) -> Iterator[tuple[Any, ...
 
 @dataclass
 class Account:
-    """Of each stretch of each rank the fastest repetition counts (disturbances only slow down), of the ranks the slowest one."""
+    """Of each stretch of each rank the fastest repetition counts (disturbances only slow down), of the ranks the
+    slowest one.
+    """
 
     config: SpeedupConfig
-    told: dict[int, dict[int, list[tuple[tuple[float, ...], ...]]]] = field(default_factory=dict)  # ranks -> rank -> repetitions
+    told: dict[int, dict[int, list[tuple[tuple[float, ...], ...]]]] = field(
+        default_factory=dict
+    )  # ranks -> rank -> repetitions
 
     def __post_init__(self) -> None:
         self.floor = config_flops(self.config) / roofline().flops_per_second
 
     def times(self, ranks: int) -> Times:
-        best = [tuple(fastest(stretches) for stretches in zip(*repetitions, strict=True)) for repetitions in self.told[ranks].values()]
+        best = [
+            tuple(fastest(stretches) for stretches in zip(*repetitions, strict=True))
+            for repetitions in self.told[ranks].values()
+        ]
         return Times(ranks, *(max(column) for column in zip(*best, strict=True)))
 
     def formula(self, link: Link, ranks: int) -> Times:
@@ -262,21 +373,19 @@ class Account:
             **more,
         )
 
-    def figures(self) -> Iterator[Compared]:
-        found = {ranks: self.times(ranks) for ranks in COUNTS}
-        alone = found[1]
-        yield Compared(
-            "step on 1 rank", "CPU ms", 1e3 * self.floor, 1e3 * alone.seconds, "roofline: the formula's FLOPs at the rate of a large product on the same rank"
-        )
+    def figures(self) -> Iterator[Result]:
+        times = {ranks: self.times(ranks) for ranks in COUNTS}
+        alone = times[1]
         for ranks in COUNTS[1:]:
-            ideal, here = self.formula(self.config.link, ranks), found[ranks]
-            yield Compared(f"between f and g, {ranks} ranks", "CPU ms", 1e3 * ideal.split, 1e3 * here.split, f"measured on 1 rank / {ranks}")
-            outside = f"measured on 1 rank / {ranks}" if self.config.sequence else "as on 1 rank"
-            yield Compared(f"outside of f and g, {ranks} ranks", "CPU ms", 1e3 * ideal.whole, 1e3 * here.whole, outside)
-            yield Compared(f"link, {ranks} ranks", "ms", 1e3 * ideal.link, 1e3 * here.link, "4L (2(t-1) latency + 2(t-1)/t bytes / bandwidth); really slept")
-            yield Compared(f"gloo itself, {ranks} ranks", "ms", None, 1e3 * here.gloo, "collectives within this machine, not part of the speed-up")
-            source = "the formula above, from the time of 1 rank"
-            yield Compared(f"speed-up, {ranks} ranks", "times", alone.seconds / ideal.seconds, alone.seconds / here.seconds, source)
+            ideal, here = self.formula(self.config.link, ranks), times[ranks]
+            yield SPEEDUP.of(ranks=ranks)(alone.seconds / here.seconds, alone.seconds / ideal.seconds)
+            divided = f"measured on 1 rank / {ranks}"
+            yield SPLIT_TIME.of(ranks=ranks)(1e3 * here.split, 1e3 * ideal.split, source=divided)
+            outside = divided if self.config.sequence else "as on 1 rank: every rank does it"
+            yield WHOLE_TIME.of(ranks=ranks)(1e3 * here.whole, 1e3 * ideal.whole, source=outside)
+            yield LINK_TIME.of(ranks=ranks)(1e3 * here.link, 1e3 * ideal.link)
+            yield GLOO_TIME.of(ranks=ranks)(1e3 * here.gloo)
+        yield ALONE_TIME(1e3 * alone.seconds, 1e3 * self.floor)
 
 
 def fastest(repetitions: tuple[tuple[float, ...], ...]) -> float:
@@ -306,7 +415,11 @@ def speedup(config: SpeedupConfig) -> Iterator[SpeedupStep]:
                 repetitions = account.told.setdefault(ranks, {}).setdefault(said.rank, [])
                 repetitions.append(said.value[1:])
                 if said.rank == ranks - 1:
-                    yield account.step(f"{ranks} {'rank' if ranks == 1 else 'ranks'}: repetition {len(repetitions)} of {config.steps}")
+                    yield account.step(
+                        f"{ranks} {'rank' if ranks == 1 else 'ranks'}: repetition {len(repetitions)} of {config.steps}"
+                    )
     found = account.times(max(COUNTS))
     gain = account.times(1).seconds / found.seconds
-    yield account.step(f"done: {max(COUNTS)} ranks are {gain:.2g} times as fast as one", figures=tuple(account.figures()))
+    yield account.step(
+        f"done: {max(COUNTS)} ranks are {gain:.2g} times as fast as one", figures=tuple(account.figures())
+    )

@@ -1,23 +1,28 @@
 r"""A layer split over ranks: columns, then rows, and one sum.
 
-The MLP is $Z = \mathrm{GeLU}(XA)\,B$. Rank $i$ holds columns $A_i$ and rows $B_i$. It computes $Y_i = \mathrm{GeLU}(XA_i)$, which are
-columns of the right $Y$, and $Y_i B_i$, which has the right shape and is only a part of the sum:
+The MLP is $Z = \mathrm{GeLU}(XA)\,B$. Rank $i$ holds columns $A_i$ and rows $B_i$. It computes $Y_i =
+\mathrm{GeLU}(XA_i)$, which are columns of the right $Y$, and $Y_i B_i$, which has the right shape and is only a part of
+the sum:
 
 $$Z = Y_1 B_1 + Y_2 B_2 + \dots$$
 
-One all-reduce (g) adds the parts; on the way back another one (f) adds the gradients of $X$. Attention does the same, by heads.
-So a layer costs 2 all-reduces forward and 2 backward, and each of $t$ ranks sends $8bsh\,(t-1)/t$ numbers: $b$ texts of $s$ tokens, width $h$.
+One all-reduce (g) adds the parts; on the way back another one (f) adds the gradients of $X$. Attention does the same,
+by heads. So a layer costs 2 all-reduces forward and 2 backward, and each of $t$ ranks sends $8bsh\,(t-1)/t$ numbers:
+$b$ texts of $s$ tokens, width $h$.
 
 The other way round, rows first, each rank has a partial sum $X_i A_i$ *before* the activation, and
 
 $$\mathrm{GeLU}(X_1 A_1 + X_2 A_2) \neq \mathrm{GeLU}(X_1 A_1) + \mathrm{GeLU}(X_2 A_2).$$
 
-Sequence parallelism splits what is left, LayerNorm and dropout, by tokens: as many numbers are sent, and less is kept for the backward pass.
-What goes over the wire is counted three times: by f and g, by torch's `CommDebugMode`, and by the sockets of the processes.
+Sequence parallelism splits what is left, LayerNorm and dropout, by tokens: as many numbers are sent, and less is kept
+for the backward pass. What goes over the wire is counted three times: by f and g, by torch's `CommDebugMode`, and by
+the sockets of the processes.
 
-Left out: the embedding and the output layer (split by words in Megatron), and that Megatron keeps only own tokens of each gathered $X$ and
-gathers once more in the backward pass. gloo does a reduce-scatter as an all-reduce and throws most of it away; NCCL does not.
-Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3; Narayanan et al. 2021, arXiv:2104.04473, section 3.2; Korthikanti et al. 2022, arXiv:2205.05198.
+Left out: the embedding and the output layer (split by words in Megatron), and that Megatron keeps only own tokens of
+each gathered $X$ and gathers once more in the backward pass. gloo does a reduce-scatter as an all-reduce and throws
+most of it away; NCCL does not.
+Source: Shoeybi et al. 2019, arXiv:1909.08053, section 3; Narayanan et al. 2021, arXiv:2104.04473, section 3.2;
+Korthikanti et al. 2022, arXiv:2205.05198.
 """
 
 from collections.abc import Iterator
@@ -28,8 +33,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, device, warm
+from core.foundations.settings import seed_field
 from core.megatron import formulas
 from core.megatron.film import ONE, TWO, Stage, apart, picture, shots, stages
 from core.megatron.kept import ENTERED, INSIDE, NORMS, kept_bytes
@@ -39,31 +46,105 @@ from core.megatron.operators import ALL_GATHER, ALL_REDUCE, BACKWARD, FORWARD, R
 RANKS = {"1": "1 rank", "2": "2 ranks", "4": "4 ranks"}
 ACTIVATED = {"gelu": "GeLU", "relu": "ReLU", "none": "none"}
 ABOVE = 1000  # added to the seed of X; the gradient from above has one more
-KINDS = {"allreduce": ALL_REDUCE, "all_reduce": ALL_REDUCE, "allgather": ALL_GATHER, "all_gather": ALL_GATHER, "reduce_scatter": REDUCE_SCATTER}
+KINDS = {
+    "allreduce": ALL_REDUCE,
+    "all_reduce": ALL_REDUCE,
+    "allgather": ALL_GATHER,
+    "all_gather": ALL_GATHER,
+    "reduce_scatter": REDUCE_SCATTER,
+}
 GPT3, GPT3_TOKENS, CARDS, CARD_FLOPS = formulas.parameters(96, 12288), 300e9, 1024, 140e12
 GPT3_IN_8 = (
     GPT3,
     GPT3 / 8,
     96 * formulas.sent_per_layer(formulas.GPT3, 8),
     formulas.training_days(GPT3_TOKENS, GPT3, CARDS, CARD_FLOPS),
-    GPT3_TOKENS / 2048 * formulas.training_flops(96, 12288, 1) / (CARDS * CARD_FLOPS) / 86_400,  # with attention's squares and the output layer
+    GPT3_TOKENS
+    / 2048
+    * formulas.training_flops(96, 12288, 1)
+    / (CARDS * CARD_FLOPS)
+    / 86_400,  # with attention's squares and the output layer
 )
 Counts = dict[str, int]  # "all-reduce, forward"
+
+OF_SIZE, SAME = "of its size", "on paper the same as the unsplit layers; float32 rounds at 6e-8"
+ERROR_ALL = Figure("error of the split layers", OF_SIZE, "theory", SAME, headline=True)
+ERROR = Figure("error, {part}", OF_SIZE, "theory", SAME)
+ROWS_FIRST = Figure(
+    "error with rows cut first", OF_SIZE, "baseline", "columns first, as Megatron cuts the MLP", headline=True
+)
+CALLS = Figure("{collective}, all layers", "calls", "theory", "2 a layer; one rank sends nothing; CommDebugMode counts")
+CALLS_OURS = Figure("collectives counted by f and g", "calls", "baseline", "counted by torch's CommDebugMode")
+CALLS_TORCH = Figure("collectives of torch's own plan", "calls", "theory", "as many as f and g need")
+SENT = Figure("sent by a rank for a layer", "elements", "theory", "8bsh(t-1)/t, Narayanan et al. 2021", headline=True)
+HELD = Figure("weights held by a rank", "weights", "theory", "(12h² + 7h)/t + 6h a layer", headline=True)
+SOCKETS = Figure("sent through the sockets", "bytes", "theory")
+NORM_BYTES = Figure("saved by LayerNorm and dropout", "bytes", "theory")
+INPUT_BYTES = Figure("saved inputs of the split parts", "bytes", "theory", "8bsh bytes, on every rank")
+INSIDE_BYTES = Figure("saved inside the split parts", "bytes", "theory", "those of the unsplit layer / t")
+LEDGER = {  # the rows of the ledger
+    "weights held": HELD,
+    "sent for a layer": SENT,
+    "through the sockets": SOCKETS,
+    f"kept: {NORMS}": NORM_BYTES,
+    f"kept: {ENTERED}": INPUT_BYTES,
+    f"kept: {INSIDE}": INSIDE_BYTES,
+}
 
 
 @dataclass(frozen=True)
 class SplitConfig(Config):
     """Over how many ranks, and what the layers are."""
 
-    ranks: str = setting("4", "Ranks", choices=RANKS)
-    sequence: bool = setting(False, "Sequence parallel", help="LayerNorm and dropout are split by tokens")
-    activation: str = setting("gelu", "Activation", choices=ACTIVATED)
-    n_head: int = setting(8, "Heads", unit="head", low=1, high=32)
-    width: int = setting(64, "Width", unit="number", low=8, high=256)
-    n_layer: int = setting(2, "Layers", unit="layer", low=1, high=8)
-    context: int = setting(32, "Tokens", unit="token", low=8, high=128, more=True)
-    batch: int = setting(2, "Batch", unit="text", low=1, high=8, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**31 - 10_000, more=True)
+    ranks: str = setting(
+        "4",
+        "Ranks",
+        choices=RANKS,
+        help="A rank is a process. More of them hold and compute a smaller part of each matrix.",
+        slider=True,
+    )
+    sequence: bool = setting(
+        False,
+        "Sequence parallel",
+        help="Ticked, LayerNorm and dropout are split by tokens, so less is saved on each rank.",
+    )
+    activation: str = setting(
+        "gelu", "Activation", choices=ACTIVATED, help="Without an activation the order of the cuts does not matter."
+    )
+    n_head: int = setting(
+        8,
+        "Heads",
+        unit="head",
+        low=1,
+        high=32,
+        help="Attention is cut by heads, so their number must be a multiple of the ranks.",
+        slider=True,
+    )
+    width: int = setting(
+        64,
+        "Width",
+        unit="number",
+        low=8,
+        high=256,
+        help="Wider layers have more to split; what is sent grows with the width, the work with its square.",
+    )
+    n_layer: int = setting(
+        2, "Layers", unit="layer", low=1, high=8, help="Each layer needs four more all-reduces.", slider=True
+    )
+    context: int = setting(
+        32, "Tokens", unit="token", low=8, high=128, more=True, help="More tokens mean larger sums to send."
+    )
+    batch: int = setting(
+        2,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=8,
+        more=True,
+        help="More sequences mean larger sums to send.",
+        slider=True,
+    )
+    seed: int = seed_field(high=2147473648)
 
     def check(self) -> None:
         check_parts(self.sizes, int(self.ranks), self.sequence)
@@ -78,9 +159,13 @@ def check_parts(sizes: Sizes, ranks: int, sequence: bool) -> None:
     if sizes.h % sizes.a:
         raise ValueError(f"width must be a multiple of n_head, got width {sizes.h} and {sizes.a} heads")
     if sizes.a % ranks:
-        raise ValueError(f"n_head must be a multiple of the ranks, since a head is not split: got {sizes.a} heads and {ranks} ranks")
+        raise ValueError(
+            f"n_head must be a multiple of the ranks, since a head is not split: got {sizes.a} heads and {ranks} ranks"
+        )
     if sequence and sizes.s % ranks:
-        raise ValueError(f"context must be a multiple of the ranks for sequence parallelism, got {sizes.s} tokens and {ranks} ranks")
+        raise ValueError(
+            f"context must be a multiple of the ranks for sequence parallelism, got {sizes.s} tokens and {ranks} ranks"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +181,10 @@ class SplitStep(Step):
     errors: tuple[tuple[str, float | None], ...] = ()  # against the unsplit layers
     counts: tuple[tuple[str, int, int | None], ...] = ()  # collective, by formula, counted
     ledger: tuple[tuple[str, str, float, float | None], ...] = ()  # what, unit, by formula, measured
-    gpt3: tuple[float, ...] = GPT3_IN_8  # weights, those of one of 8 ranks, numbers it sends for a text of 2,048 tokens, days of training, twice
+    gpt3: tuple[float, ...] = (
+        # weights, those of one of 8 ranks, numbers it sends for a text of 2,048 tokens, days of training, twice
+        GPT3_IN_8
+    )
 
 
 # --- what the ranks do ------------------------------------------------------------------------------------------------
@@ -158,7 +246,10 @@ def gradients_as(whole: nn.Sequential, cut: Cut) -> nn.Sequential:
     return split_layers(whole, cut)
 
 
-def torch_does_it(config: SplitConfig, cut: Cut, x: torch.Tensor, above: torch.Tensor, ours: torch.Tensor) -> Iterator[tuple[Any, ...]]:
+def torch_does_it(
+    config: SplitConfig, cut: Cut, x: torch.Tensor, above: torch.Tensor, ours: torch.Tensor
+) -> Iterator[tuple[Any, ...]]:
+    """The same layers by torch's own tensor-parallel plan: its result beside ours, and its collectives."""
     from core.megatron.plan import by_torch
 
     layers = by_torch(whole_layers(config.sizes, config.seed).to(x.device), cut)
@@ -218,11 +309,25 @@ class Account:
             right = self.shots[block, "sum"][0][1]
             assert right is not None
             tiles, names, reach = [sum(tiles[1:], tiles[0])], (ONE, TWO), 3 * float(np.sqrt(np.square(right).mean()))
-        return self.step(f"{block}: {self.film[number].caption}", stage=number, tiles=np.stack([*tiles, truth]), names=names, reach=reach or 1.0)
+        return self.step(
+            f"{block}: {self.film[number].caption}",
+            stage=number,
+            tiles=np.stack([*tiles, truth]),
+            names=names,
+            reach=reach or 1.0,
+        )
 
     def step(self, doing: str, **more: Any) -> SplitStep:
         errors = tuple((name, self.errors.get(name)) for name in ERRORS)
-        return SplitStep(ranks=self.ranks, film=self.film, errors=errors, counts=self.counts(), ledger=self.ledger(), doing=doing, **more)
+        return SplitStep(
+            ranks=self.ranks,
+            film=self.film,
+            errors=errors,
+            counts=self.counts(),
+            ledger=self.ledger(),
+            doing=doing,
+            **more,
+        )
 
     def counts(self) -> tuple[tuple[str, int, int | None], ...]:
         """Collectives of all layers: 2 all-reduces each way a layer, or 2 of each half each way."""
@@ -249,24 +354,31 @@ class Account:
         rows += [(f"kept: {INSIDE}", "bytes", whole[INSIDE] / t, kept[INSIDE])] if kept else []
         return tuple(rows)
 
-    def figures(self) -> Iterator[Compared]:
-        rounding = "the unsplit layer; float32 rounds at 6e-8"
-        for kind, formula, counted in self.counts():
-            yield Compared(f"{kind}, all layers", "calls", formula, counted, "2 a layer, CommDebugMode counts" if self.ranks > 1 else "one rank sends nothing")
-        seen, ours, _, _ = self.told["counted"]
-        yield Compared("calls that f and g count", "calls", sum(seen.values()), sum(ours.values()), "CommDebugMode")
-        wanted = sum(formula for _, formula, _ in self.counts())
-        yield Compared("calls of torch's own plan", "calls", wanted, sum(self.told["torch"][1].values()), "the same count")
-        sources = {"sent for a layer": "8bsh(t-1)/t, Narayanan et al. 2021", "weights held": "(12h² + 7h)/t + 6h a layer"}
-        gloo = ", and does a reduce-scatter as an all-reduce" if self.config.sequence else ""
-        sources["through the sockets"] = f"the same in bytes; gloo adds headers{gloo}"
-        sources[f"kept: {NORMS}"] = "2bsh(4 + 1) + 16bs bytes" + (" / t" if self.config.sequence else ", on every rank")
-        sources[f"kept: {ENTERED}"], sources[f"kept: {INSIDE}"] = "8bsh bytes, on every rank", "those of the unsplit layer / t"
-        for what, unit, told, measured in self.ledger():
-            yield Compared(f"{what}, rank 0", unit, told, measured, sources[what])
+    def figures(self) -> Iterator[Result]:
+        # is it the same?
         for name in ERRORS[:-1]:
-            yield Compared(f"error: {name}", "share of its size", 0.0, self.errors[name], rounding if name != ERRORS[5] else "our f and g; float32 rounds")
-        yield Compared("error with rows first", "share of its size", 0.0, self.errors[TWO], "would be 0 if the activation of a sum were the sum of activations")
+            yield error_figure(name)(self.errors[name], 0.0)
+        yield ROWS_FIRST(self.errors[TWO], self.errors[ERRORS[1]])
+        # collectives
+        for kind, formula, counted in self.counts():
+            yield CALLS.of(collective=kind)(counted, formula)
+        seen, ours, _, _ = self.told["counted"]
+        yield CALLS_OURS(sum(ours.values()), sum(seen.values()))
+        by_formula = sum(formula for _, formula, _ in self.counts())
+        yield CALLS_TORCH(sum(self.told["torch"][1].values()), by_formula)
+        # what a rank holds and sends
+        sequence = self.config.sequence
+        sources = {
+            f"kept: {NORMS}": "2bsh(4 + 1) + 16bs bytes" + (" / t" if sequence else ", on every rank"),
+            "through the sockets": "8bsh(t-1)/t in bytes; gloo adds headers"
+            + (", and does a reduce-scatter as an all-reduce" if sequence else ""),
+        }
+        for what, _, expected, measured in self.ledger():
+            yield LEDGER[what](measured, expected, source=sources.get(what))
+
+
+def error_figure(name: str) -> Figure:
+    return ERROR_ALL if name == ERRORS[2] else ERROR.of(part=name)
 
 
 SAID = {
@@ -286,7 +398,12 @@ def split(config: SplitConfig) -> Iterator[SplitStep]:
     x = first_input(config.sizes, config.seed + ABOVE)[:, 0]
     tiles = np.stack([picture(x)] * (account.ranks + 1))
     names = (*(f"rank {rank}" for rank in range(account.ranks)), "unsplit")
-    yield account.step(f"{RANKS[config.ranks]}: what comes in, and which part of each matrix a rank will hold", tiles=tiles, names=names, reach=3.0)
+    yield account.step(
+        f"{RANKS[config.ranks]}: what comes in, and which part of each matrix a rank will hold",
+        tiles=tiles,
+        names=names,
+        reach=3.0,
+    )
     with Group(job, account.ranks, (config,), gloo=True) as group:
         for said in group.listen():
             step = account.hear(said.rank, *said.value) if said is not None else None
@@ -295,4 +412,7 @@ def split(config: SplitConfig) -> Iterator[SplitStep]:
             elif said is None:
                 yield account.step("")
     right, wrong = account.errors[ERRORS[1]], account.errors[TWO]
-    yield account.step(f"done: columns first is off by {right:.1g} of its size, rows first by {wrong:.1g}", figures=tuple(account.figures()))
+    yield account.step(
+        f"done: columns first is off by {right:.1g} of its size, rows first by {wrong:.1g}",
+        figures=tuple(account.figures()),
+    )

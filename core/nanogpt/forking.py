@@ -4,7 +4,9 @@ Two trainers start from the same seed and take the same steps, one after the oth
 losses must be the same floating-point number, and at the fork every weight must have the same bits: that is measured,
 not assumed. Then one thing is changed in B, and whatever differs from there on has that one cause.
 
-Left out: several seeds. One pair of curves shows that a change acts, not how reliably.
+The cosine schedule goes on as planned after the fork, so a change that is made late has little time to act.
+
+Left out: several seeds. One pair of curves shows that a change has an effect, not how reliable that effect is.
 """
 
 from collections.abc import Iterator
@@ -12,32 +14,95 @@ from dataclasses import dataclass
 
 import torch
 
-from core.foundations.corpus import ladder, load_corpus
-from core.foundations.experiment import Compared, Step, experiment, setting
+from core.foundations.corpus import load_corpus, ngram_baselines
+from core.foundations.experiment import Step, experiment, setting
+from core.foundations.figures import Figure
 from core.foundations.transformer import Transformer
-from core.foundations.turns import in_parts, last_of
-from core.nanogpt.training import TextConfig, Trainer, schedule, shape_of
+from core.foundations.turns import with_pauses, without_pauses
+from core.nanogpt.trainer import TextConfig, Trainer, schedule, shape_of
+from core.nanogpt.training import FIRST_LOSS
 
 CHANGES = {
     "no_residual": "cut the residual connections",
-    "no_norm": "take out the layer norms",
+    "no_norm": "take out the layer norms (queries and keys stay normalized)",
     "no_positions": "take away the positions",
     "learning_rate": "multiply the learning rate",
     "heads": "regroup into other heads",
     "tying": "tie the output layer to the embedding",
 }
 
+SAME_LOSS = Figure(
+    "largest loss difference before the fork",
+    "nats per character",
+    "theory",
+    "same seed, same steps: the same numbers",
+    headline=True,
+)
+SAME_WEIGHTS = Figure(
+    "weights that differ at the fork", "weights", "theory", "same seed, same steps: the same bits", headline=True
+)
+LOSS_B = Figure(
+    "validation loss of B", "nats per character", "baseline", "A, the same run without the change", headline=True
+)
+LAST_LOSS_B = Figure(
+    "last training loss of B", "nats per character", "baseline", "A on the same batch; both before that step's update"
+)
+
 
 @dataclass(frozen=True)
 class ForkConfig(TextConfig):
     """What both runs share, the one change, and when it is made."""
 
-    change: str = setting("no_residual", "Change in B", choices=CHANGES)
-    steps: int = setting(140, "Steps", unit="step", low=2, high=100_000, help="of A and of B, each")
-    fork_at: int = setting(70, "Fork at step", unit="step", low=1, high=100_000)
-    times: float = setting(8.0, "Learning rate x", low=0.001, high=1000.0, when=("change", "learning_rate"))
-    heads: int = setting(1, "Heads in B", unit="head", low=1, high=64, when=("change", "heads"))
-    learning_rate: float = setting(0.02, "Learning rate", low=1e-6, high=10.0, more=True)
+    change: str = setting(
+        "no_residual",
+        "Change in B",
+        choices=CHANGES,
+        help="The one thing that is done to B at the fork; A goes on as before.",
+    )
+    times: float = setting(
+        8.0,
+        "Learning rate times",
+        low=0.001,
+        high=1000.0,
+        when=("change", "learning_rate"),
+        help="B's learning rate is multiplied by this from the fork on.",
+    )
+    heads: int = setting(
+        1,
+        "Heads in B",
+        unit="head",
+        low=1,
+        high=64,
+        when=("change", "heads"),
+        help="B's weights are regrouped into this many heads; no weight changes its value.",
+    )
+    fork_at: int = setting(
+        70,
+        "Fork at step",
+        unit="step",
+        low=1,
+        high=100_000,
+        help="The step after which B differs. Later means less time to recover.",
+    )
+    steps: int = setting(
+        140, "Training steps", unit="step", low=2, high=100_000, help="How many steps A and B take, each."
+    )
+    n_head: int = setting(
+        2,
+        "Attention heads",
+        unit="head",
+        low=1,
+        high=16,
+        more=True,
+        help="Heads of both models before the fork.",
+        slider=True,
+    )
+    width: int = setting(
+        64, "Width", unit="number", low=8, high=384, more=True, help="How many numbers stand for one character."
+    )
+    learning_rate: float = setting(
+        0.02, "Learning rate", low=1e-6, high=10.0, more=True, help="How far each step moves the weights, in both runs."
+    )
 
     def check(self) -> None:
         super().check()
@@ -65,7 +130,7 @@ class ForkStep(Step):
 
 
 def part_ways(trainer: Trainer, config: ForkConfig) -> None:
-    """The one change, made to the running trainer: its weights, momenta and dice stay as they are."""
+    """The one change, made to the running trainer: its weights, momenta and random generator stay as they are."""
     model: Transformer = trainer.model
     match config.change:
         case "learning_rate":
@@ -94,13 +159,23 @@ def differing_weights(a: Transformer, b: Transformer) -> int:
 @experiment("What does one change do, when everything else is the same to the last bit?")
 def fork(config: ForkConfig) -> Iterator[ForkStep]:
     """Two runs from the same seed, in step; at the fork, one thing changes in B."""
+    # two trainers that are equal to the last bit
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     a, b = (Trainer(corpus, shape_of(config, corpus), config, config.learning_rate) for _ in range(2))
-    rungs = ladder(corpus.text)
-    before = last_of(a.validate(4096))
-    first = Compared("first loss", "nats per character", rungs["ln V"], before, "ln V: all characters equally likely")
-    yield ForkStep(0, validation_a=before, validation_b=last_of(b.validate(4096)), sample_a=a.sample(), sample_b=b.sample(), fork_at=config.fork_at,
-                   levels=(rungs["unigram"], rungs["trigram"]), figures=(first,))  # fmt: skip
+    baselines = ngram_baselines(corpus)
+    before = without_pauses(a.validate(4096))
+    first = FIRST_LOSS(before, baselines["ln V"])
+    yield ForkStep(
+        0,
+        validation_a=before,
+        validation_b=without_pauses(b.validate(4096)),
+        sample_a=a.sample(),
+        sample_b=b.sample(),
+        fork_at=config.fork_at,
+        levels=(baselines["unigram"], baselines["trigram"]),
+        figures=(first,),
+    )
+    # the same steps for both; after the fork the same steps with one difference
     largest_gap, differing = 0.0, 0
     for step in range(1, config.steps + 1):
         scale, losses = schedule((step - 1) / config.steps, step - 1), list[float]()
@@ -116,9 +191,17 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
         if step == config.fork_at:
             differing = differing_weights(a.model, b.model)
             part_ways(b, config)
-        diverged = not all(loss < 8 * rungs["ln V"] for loss in losses)
-        told = f"step {step}: A {losses[0]:.3f}, B {losses[1]:.3f}"
-        yield ForkStep(step, losses[0], losses[1], forked, equal=largest_gap == 0, diverged=diverged, doing=told)
+        diverged = not all(loss < 8 * baselines["ln V"] for loss in losses)
+        yield ForkStep(
+            step,
+            losses[0],
+            losses[1],
+            forked,
+            equal=largest_gap == 0,
+            diverged=diverged,
+            part="update",
+            doing=f"step {step}: A {losses[0]:.3f}, B {losses[1]:.3f}",
+        )
         if diverged or step == config.steps or step % max(1, config.steps // 8) == 0:
             yield from look(a, b, step, forked, largest_gap)
         if diverged:
@@ -133,16 +216,37 @@ def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) ->
     yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_b=b.sample(), doing="writing a sample with B")
 
 
-def judge(a: Trainer, b: Trainer, step: int, losses: list[float], largest_gap: float, differing: int, diverged: bool, fork_at: int) -> Iterator[ForkStep]:
+def judge(
+    a: Trainer,
+    b: Trainer,
+    step: int,
+    losses: list[float],
+    largest_gap: float,
+    differing: int,
+    diverged: bool,
+    fork_at: int,
+) -> Iterator[ForkStep]:
     """Validation loss of both runs on the same text, and what was measured before the fork."""
     ends: list[float] = []
     for trainer in (a, b):
-        ends.append((yield from in_parts(trainer.validate(16_384), ForkStep(step, doing="judging on the validation text"))))
+        ends.append(
+            (yield from with_pauses(trainer.validate(16_384), ForkStep(step, doing="judging on the validation text")))
+        )
     figures = (
-        Compared("largest difference of losses before the fork", "nats per character", 0.0, largest_gap, "same seed, same steps: the same numbers"),
-        Compared("weights that differ at the fork", "weights", 0.0, float(differing) if step >= fork_at else None, "same seed, same steps: the same bits"),
-        Compared("validation loss of B against A", "nats per character", ends[0], ends[1], "A, the run without the change"),
-        Compared("loss of B right after the run against A's", "nats per character", losses[0], losses[1], "A, on the same batch"),
+        SAME_LOSS(largest_gap, 0.0),
+        SAME_WEIGHTS(float(differing) if step >= fork_at else None, 0.0),
+        LOSS_B(ends[1], ends[0]),
+        LAST_LOSS_B(losses[1], losses[0]),
     )
-    yield ForkStep(step, losses[0], losses[1], step > fork_at, largest_gap == 0, ends[0], ends[1], diverged=diverged, figures=figures,
-                   doing=f"done: validation loss A {ends[0]:.3f}, B {ends[1]:.3f}")  # fmt: skip
+    yield ForkStep(
+        step,
+        losses[0],
+        losses[1],
+        step > fork_at,
+        largest_gap == 0,
+        ends[0],
+        ends[1],
+        diverged=diverged,
+        figures=figures,
+        doing=f"done: validation loss A {ends[0]:.3f}, B {ends[1]:.3f}",
+    )

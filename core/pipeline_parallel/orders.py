@@ -1,11 +1,11 @@
 """In which order each rank does its work: GPipe, 1F1B, interleaved 1F1B, the same with a split backward pass, and ZBV.
 
-A model is cut into *stages*, one after the other; rank $r$ of $p$ has one of them, or $v$. A batch is cut into $m$ micro-batches.
-What a rank does with one micro-batch on one stage is an action (stage, kind, micro-batch):
+A model is cut into *stages*, one after the other; rank $r$ of $p$ has one of them, or $v$. A batch is cut into $m$
+micro-batches. What a rank does with one micro-batch on one stage is an action (stage, kind, micro-batch):
 
     F  forward                                     needs F of the stage before
     B  backward, gradients of inputs and weights   needs B (or I) of the stage behind
-    I  only the gradient of the inputs             needs I (or B) of the stage behind: this is what the rank before waits for
+    I  only the gradient of the inputs             needs I (or B) of the stage behind; the rank before waits for it
     W  only the gradients of the weights           needs I of the same stage, and nobody waits for it
 
 A schedule is nothing but the order in which each rank takes its actions; when each starts follows from what it needs.
@@ -65,7 +65,9 @@ def split_interleaved(rank: int, ranks: int, micro: int, chunks: int) -> list[Ac
 
 
 def zbv(rank: int, ranks: int, micro: int, chunks: int = 2) -> list[Action]:
-    """Stages go down the ranks and up again, as a V: rank r has r and 2p - 1 - r, so rank 0 has the first and the last."""
+    """Stages go down the ranks and up again, as a V: rank r has r and 2p - 1 - r, so rank 0 has the first and the
+    last.
+    """
     down, up = rank, 2 * ranks - 1 - rank
     order, count = list[Action](), Counter[tuple[int, str]]()
 
@@ -101,7 +103,13 @@ ORDERS: dict[str, Callable[[int, int, int, int], list[Action]]] = {
     "split": split_interleaved,
     "zbv": zbv,
 }
-NAMES = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "interleaved 1F1B", "split": "interleaved, backward split", "zbv": "zero bubble (ZBV)"}
+NAMES = {
+    "gpipe": "GPipe",
+    "1f1b": "1F1B",
+    "interleaved": "interleaved 1F1B",
+    "split": "interleaved, backward split",
+    "zbv": "zero bubble (ZBV)",
+}
 SHORT = {"gpipe": "GPipe", "1f1b": "1F1B", "interleaved": "interleaved", "split": "split", "zbv": "ZBV"}
 CHUNKED = ("interleaved", "split")  # whose number of chunks per rank can be chosen
 
@@ -120,7 +128,9 @@ def check(schedule: str, ranks: int, micro: int, chunks: int = 2) -> None:
     if schedule in CHUNKED and micro % ranks:
         raise ValueError(f"{NAMES[schedule]} needs a multiple of {ranks} micro-batches on {ranks} ranks, got {micro}")
     if schedule == "zbv" and micro < 2 * ranks - 1:
-        raise ValueError(f"ZBV needs at least 2 x {ranks} - 1 = {2 * ranks - 1} micro-batches on {ranks} ranks, got {micro}")
+        raise ValueError(
+            f"ZBV needs at least 2 x {ranks} - 1 = {2 * ranks - 1} micro-batches on {ranks} ranks, got {micro}"
+        )
 
 
 def stages_of(schedule: str, rank: int, ranks: int, chunks: int) -> list[int]:

@@ -1,15 +1,17 @@
-"""What a rank really does: its stages of a small transformer, run by torch.distributed.pipelining, each chunk of work timed.
+"""What a rank really does: its stages of a small transformer, run by torch.distributed.pipelining, each chunk of work
+timed.
 
-Time is taken around `forward_one_chunk`, `backward_one_chunk` and `backward_weight_one_chunk` of a stage themselves: the profiler's
-spans of a schedule's actions contain the waiting for messages, and a chart of them shows hardly any bubble. `time.monotonic` is
-one clock for all processes of a machine (on several machines only each rank's own durations mean something).
+Time is taken around `forward_one_chunk`, `backward_one_chunk` and `backward_weight_one_chunk` of a stage themselves:
+the profiler's spans of a schedule's actions contain the waiting for messages, and a chart of them shows hardly any
+bubble. `time.monotonic` is one clock for all processes of a machine (on several machines only each rank's own durations
+mean something).
 
-`padded`: a chunk that is done sooner sleeps until its nominal time is over. Sleeping needs no core, so two cores carry four ranks
-that seem to have a device each. Otherwise ("raw") the ranks share the cores of this machine.
+`padded`: a chunk that is done sooner sleeps until its nominal time is over. Sleeping needs no core, so two cores carry
+four ranks that seem to have a device each. Otherwise ("raw") the ranks share the cores of this machine.
 
-Traps: the first step also finds out shapes, so it is not timed; gradients must be cleared between steps, since each step divides what
-has accumulated by m; zero-bubble schedules call `backward_one_chunk(full_backward=False)` for I, and on the first stage, whose input
-needs no gradient, do all of the work in W.
+Traps: the first step also finds out shapes, so it is not timed; gradients must be cleared between steps, since each
+step divides what has accumulated by m; zero-bubble schedules call `backward_one_chunk(full_backward=False)` for I, and
+on the first stage, whose input needs no gradient, do all of the work in W.
 """
 
 import time
@@ -29,7 +31,9 @@ from core.pipeline_parallel.orders import stages_of
 
 MOST_SECONDS = 15.0  # of one batch: ranks say nothing meanwhile
 
-Chunk = tuple[int, str, int, float, float, float, int]  # stage, kind, micro-batch, start, computed, end, activations then held
+Chunk = tuple[
+    int, str, int, float, float, float, int
+]  # stage, kind, micro-batch, start, computed, end, activations then held
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Plan:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Windows of the play, and the same one character later."""
-        ids, dice = load_corpus("play").train_ids, torch.Generator().manual_seed(self.seed)
-        begins = torch.randint(len(ids) - self.context - 1, (self.sequences,), generator=dice)
+        ids, rng = load_corpus("play").train_ids, torch.Generator().manual_seed(self.seed)
+        begins = torch.randint(len(ids) - self.context - 1, (self.sequences,), generator=rng)
         windows = ids[begins[:, None] + torch.arange(self.context + 1)]
         return windows[:, :-1], windows[:, 1:]
 
@@ -91,7 +95,10 @@ def pieces(model: Transformer, layout: tuple[int, ...]) -> list[Piece]:
 def check_seconds(seconds: float) -> None:
     """A batch must not take so long that its ranks seem to hang."""
     if seconds > MOST_SECONDS:
-        raise ValueError(f"a batch would take {seconds:.0f} seconds, and may take {MOST_SECONDS:g}: choose shorter nominal times or fewer micro-batches")
+        raise ValueError(
+            f"a batch would take {seconds:.0f} seconds, and may take {MOST_SECONDS:g}: choose shorter nominal times or"
+            " fewer micro-batches"
+        )
 
 
 def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
@@ -105,7 +112,11 @@ def schedule_of(plan: Plan, stages: list[Any]) -> Any:
     if plan.schedule in ("gpipe", "1f1b"):
         single = {"gpipe": pp.ScheduleGPipe, "1f1b": pp.Schedule1F1B}[plan.schedule]
         return single(stages[0], plan.micro, loss_fn=loss_of)
-    several = {"interleaved": pp.ScheduleInterleaved1F1B, "split": pp.ScheduleInterleavedZeroBubble, "zbv": pp.ScheduleZBVZeroBubble}[plan.schedule]
+    several = {
+        "interleaved": pp.ScheduleInterleaved1F1B,
+        "split": pp.ScheduleInterleavedZeroBubble,
+        "zbv": pp.ScheduleZBVZeroBubble,
+    }[plan.schedule]
     return several(stages, plan.micro, loss_fn=loss_of)
 
 
@@ -115,11 +126,18 @@ class Clock:
     def __init__(self, plan: Plan, stages: list[Any], here: torch.device) -> None:
         self.plan, self.stages, self.here, self.padded, self.log = plan, stages, here, False, list[Chunk]()
         for stage in stages:
-            for name, kind in (("forward_one_chunk", "F"), ("backward_one_chunk", "B"), ("backward_weight_one_chunk", "W")):
+            for name, kind in (
+                ("forward_one_chunk", "F"),
+                ("backward_one_chunk", "B"),
+                ("backward_weight_one_chunk", "W"),
+            ):
                 setattr(stage, name, self.timed(stage, getattr(stage, name), kind))
 
     def timed(self, stage: Any, method: Callable[..., Any], kind: str) -> Callable[..., Any]:
         def call(micro: int, *given: Any, **named: Any) -> Any:
+            if self.here.type == "cuda":
+                # NCCL's wait blocks only the stream, so the message must arrive before the clock starts
+                torch.cuda.synchronize(self.here)
             started = time.monotonic()
             result = method(micro, *given, **named)
             if self.here.type == "cuda":
@@ -166,7 +184,9 @@ class Worker:
         return float(loss.detach()), gradients
 
     def step(self, padded: bool) -> float | None:
-        """All micro-batches forward and backward; the loss where the last stage is. Gradients lie in the weights then."""
+        """All micro-batches forward and backward; the loss where the last stage is. Gradients lie in the weights
+        then.
+        """
         import torch.distributed as dist
 
         for weight in self.weights:
@@ -190,8 +210,8 @@ class Worker:
 def play(rank: int, plan: Plan, padded: int, raw: int) -> Iterator[tuple[Any, ...]]:
     """A rank's part: one step that is not timed, then so many rounds that are.
 
-    Yields ("chunks", schedule, padded?, round, chunks) and, after the padded rounds, ("equal", schedule, loss, loss on one device,
-    largest difference of a gradient, largest gradient).
+    Yields ("chunks", schedule, padded?, round, chunks) and, after the padded rounds, ("equal", schedule, loss, loss on
+    one device, largest difference of a gradient, largest gradient).
     """
     worker, loss = Worker(rank, plan), None
     worker.step(False)

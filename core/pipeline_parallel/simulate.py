@@ -4,20 +4,18 @@ An action starts as soon as its rank is free and what it needs is there:
 
 $$\text{start}(a) = \max\big(\text{end of the rank's action before } a,\; \text{end of what } a \text{ needs}\big).$$
 
-Each rank goes on until it needs what is not there yet; whoever makes that wakes it. Every action is looked at at most twice,
-so the work grows with the number of actions: about a microsecond each.
+Each rank goes on until it needs what is not there yet; whoever makes that wakes it. Every action is looked at at most
+twice, so the work grows with the number of actions: about a microsecond each.
 """
 
 from array import array
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
+from core.foundations.turns import without_pauses
 from core.pipeline_parallel.orders import Action
-
-T = TypeVar("T")
 
 UNIT = 20_000  # actions between two turns
 Durations = Mapping[str, Sequence[float]]  # kind -> time of it on each stage
@@ -25,7 +23,12 @@ Durations = Mapping[str, Sequence[float]]  # kind -> time of it on each stage
 
 def durations_of(forward: Sequence[float], inputs: Sequence[float], weights: Sequence[float]) -> dict[str, list[float]]:
     """Of all four kinds, for every stage; a whole backward pass is both halves."""
-    return {"F": list(forward), "I": list(inputs), "W": list(weights), "B": [one + other for one, other in zip(inputs, weights, strict=True)]}
+    return {
+        "F": list(forward),
+        "I": list(inputs),
+        "W": list(weights),
+        "B": [one + other for one, other in zip(inputs, weights, strict=True)],
+    }
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,15 @@ class Timeline:
     @property
     def own_idle(self) -> list[float]:
         """Idle time of each rank between its own first start and its own last end: what 'zero bubble' is said of."""
-        return [max(0.0, ends[-1] - starts[0] - busy) for starts, ends, busy in zip(self.starts, self.ends, self.busy, strict=True)]
+        return [
+            max(0.0, ends[-1] - starts[0] - busy)
+            for starts, ends, busy in zip(self.starts, self.ends, self.busy, strict=True)
+        ]
 
     def live(self, rank: int) -> list[tuple[float, int]]:
-        """(time, micro-batches x stages whose activations the rank then holds): from a forward pass to its last backward action."""
+        """(time, micro-batches x stages whose activations the rank then holds): from a forward pass to its last
+        backward action.
+        """
         changes = list[tuple[float, int]]()
         for (_, kind, _), start, end in zip(self.orders[rank], self.starts[rank], self.ends[rank], strict=True):
             if kind == "F":
@@ -75,12 +83,16 @@ class Timeline:
         return steps
 
     def sampled(self, cells: int) -> tuple[str, ...]:
-        """Of every rank, what it does at so many moments: a letter each, small on its first stage, a dot where it waits."""
+        """Of every rank, what it does at so many moments: a letter each, small on its first stage, a dot where it
+        waits.
+        """
         moments = (np.arange(cells) + 0.5) * self.makespan / cells
         rows = []
         for order, starts, ends in zip(self.orders, self.starts, self.ends, strict=True):
             first, places = min(stage for stage, _, _ in order), np.searchsorted(starts, moments, side="right") - 1
-            letters = [kind.lower() if stage == first else kind for stage, kind, _ in (order[place] for place in places)]
+            letters = [
+                kind.lower() if stage == first else kind for stage, kind, _ in (order[place] for place in places)
+            ]
             works = (places >= 0) & (moments < np.asarray(ends)[places])
             rows.append("".join(letter if works_now else "." for letter, works_now in zip(letters, works, strict=True)))
         return tuple(rows)
@@ -126,16 +138,6 @@ def simulation(orders: Sequence[Sequence[Action]], durations: Durations) -> Gene
     return Timeline(orders, starts, ends)
 
 
-def finished(work: Generator[Any, None, T]) -> T:
-    """What a generator returns, without its pauses."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
 def simulate(orders: Sequence[Sequence[Action]], durations: Durations) -> Timeline:
     """In one go."""
-    return finished(simulation(orders, durations))
+    return without_pauses(simulation(orders, durations))

@@ -1,8 +1,9 @@
 """What the ranks have told, as timelines; and of what the time of a real run is made.
 
-The chain: go back from the last chunk, each time to whatever it had to wait for longest, the chunk before it on its rank or the chunk
-whose message it needed. The chunks on this chain and the gaps between them add up to the makespan exactly. A gap after the rank's own
-chunk is Python (and waiting until a message has been taken); a gap after another rank's chunk is the message on its way.
+The chain: go back from the last chunk, each time to whatever it had to wait for longest, the chunk before it on its
+rank or the chunk whose message it needed. The chunks on this chain and the gaps between them add up to the makespan
+exactly. A gap after the rank's own chunk is Python (and waiting until a message has been taken); a gap after another
+rank's chunk is the message on its way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from core.pipeline_parallel.real import Chunk
 from core.pipeline_parallel.simulate import Timeline
 
 KINDS = "FBIW"
-Gantt = tuple[Float[np.ndarray, "N 5"], ...]  # per rank, per chunk: start and length in ms, place in KINDS, micro-batch, which of the rank's stages
+Gantt = tuple[
+    Float[np.ndarray, "N 5"], ...
+]  # per rank, per chunk: start and length in ms, place in KINDS, micro-batch, which of the rank's stages
 
 
 def gantt(timeline: Timeline, scale: float = 1e3) -> Gantt:
@@ -117,7 +120,9 @@ def chain(timeline: Timeline, nominal: Mapping[str, Sequence[float]]) -> Chain:
         length = timeline.ends[rank][place] - timeline.starts[rank][place]
         planned, over = planned + nominal[kind][stage], over + length - nominal[kind][stage]
         needs = needed(action, last)
-        before = [one for one in ((rank, place - 1) if place else None, made[needs] if needs else None) if one is not None]
+        before = [
+            one for one in ((rank, place - 1) if place else None, made[needs] if needs else None) if one is not None
+        ]
         here = max(before, key=lambda one: timeline.ends[one[0]][one[1]], default=None)
         gap = timeline.starts[rank][place] - (timeline.ends[here[0]][here[1]] if here else 0.0)
         if here is not None and here[0] != rank:

@@ -1,7 +1,9 @@
 """What is to be trained, on what, and one way to divide it: the letters of all formulas of this topic.
 
-`Job`: the model, the GPU, N of them, s tokens per text, B texts per step, and how its numbers are stored. `Plan`: d copies of the model
-(data parallel), each over p stages (pipeline) of t GPUs (tensor parallel); b texts per micro-batch, so $m = B/(db)$ micro-batches.
+`Job`: the model, the GPU, N of them, s tokens per text, B texts per step, and how its numbers are stored. `Plan`: d
+copies of the model
+(data parallel), each over p stages (pipeline) of t GPUs (tensor parallel); b texts per micro-batch, so $m = B/(db)$
+micro-batches.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,16 @@ PRECISIONS = {
     "bf16-fp32": "bf16, gradients and master in fp32",
     "fp32": "fp32 (products in TF32)",
 }
-STATES: dict[str, tuple[int, int, int]] = {"bf16": (2, 2, 12), "bf16-fp32": (2, 4, 12), "fp32": (4, 4, 8)}  # bytes of a weight, its gradient, its optimizer
-ATTENTION = {"usual": "GPT: written out, Llama: fused", "written": "written out: s x s scores kept", "fused": "fused (FlashAttention)"}
+STATES: dict[str, tuple[int, int, int]] = {
+    "bf16": (2, 2, 12),
+    "bf16-fp32": (2, 4, 12),
+    "fp32": (4, 4, 8),
+}  # bytes of a weight, its gradient, its optimizer
+ATTENTION = {
+    "usual": "GPT: written out, Llama: fused",
+    "written": "written out: s x s scores kept",
+    "fused": "fused (FlashAttention)",
+}
 ZERO = {"0": "0: nothing", "1": "1: optimizer", "2": "2: and gradients", "3": "3: and weights"}
 RECOMPUTE = {"none": "nothing", "selective": "core of attention", "full": "whole layers"}
 
@@ -84,11 +94,26 @@ class Job:
 
     @cached_property
     def layer(self) -> Layer:
-        """One layer and one text, in the letters of `activation_bytes`. A token that passes through c experts fills c MLPs."""
+        """One layer and one text, in the letters of `activation_bytes`.
+
+        A token that passes through c experts fills c MLPs.
+        """
         shape = self.shape
         fused, dropout = self.attention == "fused", self.dropout and shape.dialect == "gpt"
         mlp = shape.mlp * (shape.chosen if shape.experts else 1)
-        return Layer(self.tokens, 1, shape.width, shape.heads, fused, dropout, self.number, 1, shape.dialect, mlp, shape.key_heads)
+        return Layer(
+            self.tokens,
+            1,
+            shape.width,
+            shape.heads,
+            fused,
+            dropout,
+            self.number,
+            1,
+            shape.dialect,
+            mlp,
+            shape.key_heads,
+        )
 
     def micro_batches(self, plan: Plan) -> int:
         return self.batch // (plan.data * plan.micro)
@@ -100,7 +125,9 @@ def divisors(number: int) -> list[int]:
 
 
 def smallest_interleave(layers_of_stage: int, stages: int, micro_batches: int) -> int:
-    """The smallest number of chunks above 1 that divides a stage's layers, where there are stages and whole rounds of micro-batches; else 1."""
+    """The smallest number of chunks above 1 that divides a stage's layers, where there are stages and whole rounds of
+    micro-batches; else 1.
+    """
     if stages == 1 or micro_batches % stages:
         return 1
     return next((chunks for chunks in divisors(layers_of_stage) if chunks > 1), 1)
@@ -112,20 +139,31 @@ def check_plan(job: Job, plan: Plan) -> None:
     if plan.gpus != job.gpus:
         raise ValueError(f"data x tensor x pipeline must be the {job.gpus} GPUs, got {d} x {t} x {p} = {plan.gpus}")
     if shape.heads % t or shape.key_heads % t:
-        heads = f"{shape.heads} heads" + (f" and the {shape.key_heads} heads of keys" if shape.key_heads != shape.heads else "")
+        heads = f"{shape.heads} heads" + (
+            f" and the {shape.key_heads} heads of keys" if shape.key_heads != shape.heads else ""
+        )
         raise ValueError(f"tensor must divide the {heads} of {shape.name}, got {t}")
     if shape.layers % p:
         near = sorted(divisors(shape.layers), key=lambda one: abs(one - p))[:2]
-        raise ValueError(f"pipeline must divide the {shape.layers} layers of {shape.name} (as {' and '.join(map(str, sorted(near)))} do), got {p}")
+        raise ValueError(
+            f"pipeline must divide the {shape.layers} layers of {shape.name} (as {' and '.join(map(str, sorted(near)))}"
+            f" do), got {p}"
+        )
     if shape.layers % (p * v):
-        raise ValueError(f"pipeline x interleave must divide the {shape.layers} layers of {shape.name}, got {p} x {v} = {p * v}")
+        raise ValueError(
+            f"pipeline x interleave must divide the {shape.layers} layers of {shape.name}, got {p} x {v} = {p * v}"
+        )
     if job.batch % (d * plan.micro):
-        raise ValueError(f"global_batch must be a multiple of data x micro_batch, got {job.batch} texts for {d} x {plan.micro} = {d * plan.micro}")
+        raise ValueError(
+            f"global_batch must be a multiple of data x micro_batch, got {job.batch} texts for {d} x {plan.micro} ="
+            f" {d * plan.micro}"
+        )
     if v > 1 and p == 1:
         raise ValueError(f"interleave must be 1 where the pipeline has one stage, got {v}")
     if v > 1 and job.micro_batches(plan) % p:
         raise ValueError(
-            f"interleaved stages need micro-batches in multiples of pipeline, got {job.micro_batches(plan)} for {p} stages: choose another micro_batch"
+            f"interleaved stages need micro-batches in multiples of pipeline, got {job.micro_batches(plan)} for {p}"
+            " stages: choose another micro_batch"
         )
 
 

@@ -9,12 +9,14 @@ r"""Memory of one GPU, item by item, on the two stages that may be the fullest: 
 | logits | $12sb\frac{V}{t}$ and the inputs of the last norm and product, on the last stage |
 | unit in work | ZeRO 3: two units gathered; ZeRO 2 and 3: one gradient before it is divided; recomputation: what is there again of one layer |
 
-$P_r$ are the weights of stage $r$ on one of its $t$ GPUs; $(g_w, g_g, g_o)$ = (2, 2, 12) in bf16. In flight on stage $r$ are
-$\min(m, p - r)$ micro-batches, and interleaved with $v$ chunks $(2(p-r-1) + (v-1)p + 1)/v$ stages' worth of them.
+$P_r$ are the weights of stage $r$ on one of its $t$ GPUs; $(g_w, g_g, g_o)$ = (2, 2, 12) in bf16. In flight on stage
+$r$ are $\min(m, p - r)$ micro-batches, and interleaved with $v$ chunks $(2(p-r-1) + (v-1)p + 1)/v$ stages' worth of
+them.
 
-The logits are log-probabilities in 32 bits, kept, and for a moment their gradient and what it is made of (PyTorch's cross-entropy; a
-fused one needs less). They are gone before the first layer is computed again, so of the two only the larger counts.
-"""
+The logits are log-probabilities in 32 bits, kept, and for a moment their gradient and what it is made of (PyTorch's
+cross-entropy; a fused one needs less). They are gone before the first layer is computed again, so of the two only the
+larger counts.
+"""  # noqa: E501 (a table)
 
 from dataclasses import dataclass
 

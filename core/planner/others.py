@@ -1,7 +1,7 @@
 """What well-known calculators print for the same plan, by their formulas, and why it is not what stands here.
 
-They are written down as they were read (the versions are named), with the true number of weights where theirs is not the point.
-accelerate is installed here, so its own function is called.
+They are written down as they were read (the versions are named), with the true number of weights where theirs is not
+the point. accelerate is installed here, so its own function is called.
 """
 
 from dataclasses import dataclass
@@ -26,13 +26,20 @@ def playbook_parameters(width: int, layers: int, vocabulary: int) -> float:
 
 
 def playbook(job: Job, plan: Plan) -> Other:
-    """The widget of the Ultra-Scale Playbook: t and p divide none of the states; with sequence parallelism the scores stay whole."""
+    """The widget of the Ultra-Scale Playbook: t and p divide none of the states; with sequence parallelism the scores
+    stay whole.
+    """
     shape, d, (weight, gradient, optimizer) = job.shape, plan.data, job.states
     n = playbook_parameters(shape.width, shape.layers, shape.vocabulary)
     shares = (d if plan.zero >= 3 else 1, d if plan.zero >= 2 else 1, d if plan.zero >= 1 else 1)
     states = n * (weight / shares[0] + gradient / shares[1] + optimizer / shares[2])
     activations = shape.layers * playbook_layer(job, plan)
-    return Other("Playbook widget", states, activations, "N = 12Lh^2 whatever the model; states not divided by t, nothing by p; 5as^2b not by t")
+    return Other(
+        "Playbook widget",
+        states,
+        activations,
+        "N = 12Lh^2 whatever the model; states not divided by t, nothing by p; 5as^2b not by t",
+    )
 
 
 def playbook_layer(job: Job, plan: Plan) -> float:
@@ -47,7 +54,9 @@ def playbook_layer(job: Job, plan: Plan) -> float:
 
 
 def eleuther(job: Job, plan: Plan) -> Other:
-    """EleutherAI's calc_transformer_mem.py: gradients in 32 bits, whole below ZeRO 2; ZeRO 3 divides weights by t, p and all GPUs."""
+    """EleutherAI's calc_transformer_mem.py: gradients in 32 bits, whole below ZeRO 2; ZeRO 3 divides weights by t, p
+    and all GPUs.
+    """
     n, divided = job.shape.parameters, plan.tensor * plan.pipeline
     weights = 2 * n / divided / (job.gpus if plan.zero == 3 else 1)
     gradients = 4 * n / (job.gpus if plan.zero >= 2 else 1)
@@ -55,7 +64,10 @@ def eleuther(job: Job, plan: Plan) -> Other:
     layer = job.layer
     per_token = 34 + (5 * layer.square if plan.recompute == "none" else 0)
     activations = layer.sbh * plan.micro * job.shape.layers * per_token
-    why = "gradients and optimizer not divided by t p; with ZeRO by all GPUs; recomputed layers still keep 34 sbh; activations not divided"
+    why = (
+        "gradients and optimizer not divided by t p; with ZeRO by all GPUs; recomputed layers still keep 34 sbh;"
+        " activations not divided"
+    )
     return Other("EleutherAI cookbook", weights + gradients + optimizer, activations, why)
 
 
@@ -66,7 +78,10 @@ def deepspeed(job: Job, plan: Plan) -> Other:
         return Other("DeepSpeed estimator", None, None, "has none for stages 0 and 1")
     kept = 2 * n if plan.zero == 2 else 4 * max(job.shape.layer_parameters, job.shape.embedding)
     return Other(
-        "DeepSpeed estimator", kept + 18 * n / job.gpus, None, "18 bytes where the paper has 16 (gradients in fp32 as well); N is all GPUs; no activations"
+        "DeepSpeed estimator",
+        kept + 18 * n / job.gpus,
+        None,
+        "18 bytes where the paper has 16 (gradients in fp32 as well); N is all GPUs; no activations",
     )
 
 
@@ -86,7 +101,10 @@ def megatron(job: Job, plan: Plan) -> Other:
         activations += 4 * (whole + scores) if theirs else 2 * (whole + scores / t)
     activations = activations / t if theirs else 1.05 * activations
     return Other(
-        "Megatron report", shard * each, activations, "18 bytes (gradients in fp32), only ZeRO 0 and 1; knows only selective + sequence; the rest is 10 + 24/t"
+        "Megatron report",
+        shard * each,
+        activations,
+        "18 bytes (gradients in fp32), only ZeRO 0 and 1; knows only selective + sequence; the rest is 10 + 24/t",
     )
 
 
@@ -109,7 +127,9 @@ def accelerate(job: Job) -> Other:
 def ours(job: Job, plan: Plan) -> Other:
     memory = fullest(job, plan)
     first = stage_memory(job, plan, memory.stage)
-    return Other("this plan", sum(first.items[:3]), sum(first.items[3:5]), f"stage {memory.stage + 1} of {plan.pipeline}")
+    return Other(
+        "this plan", sum(first.items[:3]), sum(first.items[3:5]), f"stage {memory.stage + 1} of {plan.pipeline}"
+    )
 
 
 def others(job: Job, plan: Plan) -> tuple[Other, ...]:

@@ -1,8 +1,10 @@
-"""The search: every way to divide the GPUs into d x t x p that divides heads, layers and batch, cell by cell of t and p.
+"""The search: every way to divide the GPUs into d x t x p that divides heads, layers and batch, cell by cell of t and
+p.
 
-Within a cell all interleavings up to 8 chunks, ZeRO stages, recomputations and micro-batches up to 16 texts are tried. The best is
-the plan with the fewest seconds per step among those that fit. Left out of the search: t that does not divide a machine, ZeRO 0 where there are
-copies (ZeRO 1 sends as much and holds less), sequence parallelism off (it only saves).
+Within a cell all interleavings up to 8 chunks, ZeRO stages, recomputations and micro-batches up to 16 texts are tried.
+The best is the plan with the fewest seconds per step among those that fit. Left out of the search: t that does not
+divide a machine, ZeRO 0 where there are copies (ZeRO 1 sends as much and holds less), sequence parallelism off (it only
+saves).
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,14 @@ from core.planner.timing import step_time
 
 CHUNKS = (1, 2, 3, 4, 6, 8)
 MICRO = (1, 2, 4, 8, 16)
-CHANGES = {"tensor": 2, "pipeline": 2, "interleave": 1, "zero": 1, "recompute": 1, "micro": 1}  # how much a setting that differs counts
+CHANGES = {
+    "tensor": 2,
+    "pipeline": 2,
+    "interleave": 1,
+    "zero": 1,
+    "recompute": 1,
+    "micro": 1,
+}  # how much a setting that differs counts
 
 
 @dataclass(frozen=True)
@@ -86,17 +95,24 @@ class Search:
 
     def distance(self, found: Found) -> tuple[int, float]:
         """How many settings differ from the wish, another division of the model counting twice; then the time."""
-        return sum(weight for name, weight in CHANGES.items() if getattr(found.plan, name) != getattr(self.wish, name)), found.seconds
+        return (
+            sum(weight for name, weight in CHANGES.items() if getattr(found.plan, name) != getattr(self.wish, name)),
+            found.seconds,
+        )
 
     @property
     def ranked(self) -> list[Found]:
         """The best of every cell, the fastest first."""
-        return sorted((cell.best for cell in self.cells if cell.fits and cell.best is not None), key=lambda found: found.seconds)
+        return sorted(
+            (cell.best for cell in self.cells if cell.fits and cell.best is not None), key=lambda found: found.seconds
+        )
 
     @property
     def least(self) -> Found | None:
         """Where nothing fits: the plan that needs the least."""
-        return min((cell.best for cell in self.cells if cell.best is not None), key=lambda found: found.nbytes, default=None)
+        return min(
+            (cell.best for cell in self.cells if cell.best is not None), key=lambda found: found.nbytes, default=None
+        )
 
 
 def cells_of(job: Job, wish: Plan) -> list[tuple[int, int]]:
@@ -104,7 +120,12 @@ def cells_of(job: Job, wish: Plan) -> list[tuple[int, int]]:
     shape = job.shape
     near = [t for t in divisors(job.gpus) if job.card.per_machine % t == 0 or t == wish.tensor]
     tensors = [t for t in near if shape.heads % t == 0 and shape.key_heads % t == 0]
-    return [(t, p) for t in tensors for p in divisors(job.gpus // t) if shape.layers % p == 0 and job.batch % (job.gpus // (t * p)) == 0]
+    return [
+        (t, p)
+        for t in tensors
+        for p in divisors(job.gpus // t)
+        if shape.layers % p == 0 and job.batch % (job.gpus // (t * p)) == 0
+    ]
 
 
 def plans_of(job: Job, tensor: int, pipeline: int) -> Iterator[Plan]:

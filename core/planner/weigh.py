@@ -1,8 +1,10 @@
-r"""Weighed here: a small GPT that this machine really trains, beside what the planner says of it, and big models counted without memory.
+r"""Weighed here: a small GPT that this machine really trains, beside what the planner says of it, and big models
+counted without memory.
 
-The small model is trained as the plan says: weights, gradients and optimizer in the plan's precision, its layers recomputed or not. Two
-steps: the first creates the optimizer's state; in the second two micro-batches run one after the other, so at the second's backward pass
-everything is there at once, as the planner's sum assumes. Bytes are those of live storages (`LiveStorages`), each counted once.
+The small model is trained as the plan says: weights, gradients and optimizer in the plan's precision, its layers
+recomputed or not. Two steps: the first creates the optimizer's state; in the second two micro-batches run one after the
+other, so at the second's backward pass everything is there at once, as the planner's sum assumes. Bytes are those of
+live storages (`LiveStorages`), each counted once.
 """
 
 from collections.abc import Iterator
@@ -49,10 +51,14 @@ class Trained:
     def __init__(self, precision: str, recompute: bool, seed: int) -> None:
         self.precision, self.again = precision, recompute
         device = this_machine().device
-        shape = Shape(SMALL.vocabulary, SMALL.layers, SMALL.heads, SMALL.width, SMALL.positions, "gpt2", bias=True, tied=True)
+        shape = Shape(
+            SMALL.vocabulary, SMALL.layers, SMALL.heads, SMALL.width, SMALL.positions, "gpt2", bias=True, tied=True
+        )
         self.model = Transformer(shape, seed).to(device, torch.float32 if precision == "fp32" else torch.bfloat16)
         self.weights = list(self.model.parameters())
-        self.master = self.weights if precision == "fp32" else [nn.Parameter(weight.detach().float()) for weight in self.weights]
+        self.master = (
+            self.weights if precision == "fp32" else [nn.Parameter(weight.detach().float()) for weight in self.weights]
+        )
         self.sums: list[Tensor] = []  # gradients in 32 bits, added up over micro-batches
         self.optimizer = torch.optim.AdamW(self.master, lr=1e-3, foreach=False)
 
@@ -62,7 +68,11 @@ class Trained:
         assert place is not None
         x = model.embed(ids) + place.weight[: ids.shape[1]]
         for block in model.blocks:
-            x = checkpoint(block, x, None, None, None, use_reentrant=False) if self.again else block(x, None, None, None)
+            x = (
+                checkpoint(block, x, None, None, None, use_reentrant=False)
+                if self.again
+                else block(x, None, None, None)
+            )
         return F.cross_entropy(F.linear(model.norm(x), model.embed.weight).float().flatten(0, 1), targets.flatten())
 
     def add_up(self) -> None:
@@ -93,7 +103,9 @@ class Trained:
 
 
 def small_job(job: Job) -> Job:
-    """The planner's side: the same precision, one GPU, two micro-batches of the small model. Its attention is fused, without dropout."""
+    """The planner's side: the same precision, one GPU, two micro-batches of the small model. Its attention is fused,
+    without dropout.
+    """
     return replace(job, shape=SMALL, gpus=1, tokens=TOKENS, batch=2 * MICRO, attention="fused", dropout=False)
 
 
@@ -115,8 +127,8 @@ def predicted(job: Job, plan: Plan) -> dict[str, float]:
 def weigh(job: Job, plan: Plan, seed: int) -> Iterator[tuple[str, float] | None]:
     """What is really there, kind by kind; None between units of work."""
     scale, trained = Scale(), Trained(job.precision, small_plan(plan).recompute == "full", seed)
-    dice, device = torch.Generator().manual_seed(seed), this_machine().device
-    ids, targets = (torch.randint(SMALL.vocabulary, (MICRO, TOKENS), generator=dice).to(device) for _ in range(2))
+    rng, device = torch.Generator().manual_seed(seed), this_machine().device
+    ids, targets = (torch.randint(SMALL.vocabulary, (MICRO, TOKENS), generator=rng).to(device) for _ in range(2))
     for weight in trained.weights:
         scale.see(weight)
     weights = scale.now
@@ -152,27 +164,43 @@ def weigh(job: Job, plan: Plan, seed: int) -> Iterator[tuple[str, float] | None]
 
 
 def library_config(shape: ModelShape) -> Any:
-    """transformers' configuration of that shape; None where it has no such model (GELU with shared keys, or with experts)."""
+    """transformers' configuration of that shape; None where it has no such model (GELU with shared keys, or with
+    experts).
+    """
     if shape.dialect == "gpt":
         if shape.key_heads != shape.heads or shape.experts:
             return None
         from transformers import GPT2Config
 
-        return GPT2Config(vocab_size=shape.vocabulary, n_positions=shape.positions, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads,
-                          n_inner=shape.mlp, tie_word_embeddings=shape.tied)  # fmt: skip
+        return GPT2Config(
+            vocab_size=shape.vocabulary,
+            n_positions=shape.positions,
+            n_embd=shape.width,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_inner=shape.mlp,
+            tie_word_embeddings=shape.tied,
+        )
     from transformers import LlamaConfig, MixtralConfig
 
     told: dict[str, Any] = {
-        "vocab_size": shape.vocabulary, "hidden_size": shape.width, "intermediate_size": shape.mlp, "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads, "num_key_value_heads": shape.key_heads, "tie_word_embeddings": shape.tied,
-    }  # fmt: skip
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_heads,
+        "tie_word_embeddings": shape.tied,
+    }
     if shape.experts:
         return MixtralConfig(**told, num_local_experts=shape.experts, num_experts_per_tok=shape.chosen)
     return LlamaConfig(**told)
 
 
 def counted(shape: ModelShape) -> Iterator[tuple[int, int] | None]:
-    """(layers so far, weights so far): the model without layers, then each layer, built on the meta device, which has no memory."""
+    """(layers so far, weights so far): the model without layers, then each layer, built on the meta device, which has
+    no memory.
+    """
     from transformers import AutoModelForCausalLM
 
     config = library_config(shape)

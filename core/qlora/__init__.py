@@ -7,12 +7,12 @@ $$y = x \, \mathrm{dequant}(W^{4\text{-bit}}, c)^\top + \tfrac{\alpha}{r} \, x A
 
 Three ideas make 4 bits enough. *NormalFloat*: the 16 levels lie where normally distributed weights are dense.
 *Blocks*: 64 weights share one constant $c$, their largest absolute value, so one outlier spoils 64 weights and not a
-layer. *Double quantisation*: the constants are quantised, too, which saves 0.373 of their 0.5 bits per weight.
+layer. *Double quantization*: the constants are quantized, too, which saves 0.373 of their 0.5 bits per weight.
 
-Nothing is computed in 4 bits: each layer's weights are brought back to 16 or 32 bits for the moment they are used. 4-bit
-weights save memory, not arithmetic, and what is rounded away stays lost; LoRA learns around it.
+Nothing is computed in 4 bits: each layer's weights are brought back to 16 or 32 bits for the moment they are used.
+4-bit weights save memory, not arithmetic, and what is rounded away stays lost; LoRA learns around it.
 
-Read in this order: `codes.py` (the quantiser), `microscope.py` (one layer), `meter.py` (the memory of a whole model),
+Read in this order: `codes.py` (the quantizer), `microscope.py` (one layer), `meter.py` (the memory of a whole model),
 `damage.py` (what it does to the words).
 
 Code -> paper: `levels` -> $q_i$, `absmax` -> $c_2$, `QuantisedConstants.absmax` -> $c_1$, `block` -> block size 64,
@@ -22,13 +22,11 @@ Source: Dettmers et al. 2023, arXiv:2305.14314; Dettmers et al. 2022, arXiv:2110
 2021, arXiv:2106.09685 (LoRA).
 """
 
-from core.qlora.microscope import MicroscopeConfig, MicroscopeStep, microscope  # noqa: I001 (the order is the order of the tab)
+from core.qlora.microscope import MicroscopeConfig, MicroscopeStep, microscope
 from core.qlora.meter import MeterConfig, MeterStep, meter
 from core.qlora.damage import DamageConfig, DamageStep, damage
-from core.qlora.predictions import PREDICTIONS
 
 __all__ = [
-    "PREDICTIONS",
     "DamageConfig",
     "DamageStep",
     "MeterConfig",

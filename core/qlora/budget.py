@@ -7,7 +7,7 @@ With $b$ bytes per number of the computation (4, or 2 for 16 bits), $n$ weights 
 | weights of the layers' matrices | $4n$, $2n$, $n$ (int8) or $n/2$ (NF4); embeddings, output layer, norms and biases always $b$ each |
 | constants, int8 | 4 per row |
 | constants, NF4 | $4\lceil n/64 \rceil$ and a table of 64 bytes |
-| constants, NF4 with double quantisation | $\lceil n/64 \rceil + 4\lceil n/64/256 \rceil$ and tables of 64 + 1024 + 4 bytes |
+| constants, NF4 with double quantization | $\lceil n/64 \rceil + 4\lceil n/64/256 \rceil$ and tables of 64 + 1024 + 4 bytes |
 | adapters, their gradients | $4\,r\,(\text{in} + \text{out})$, in fp32 |
 | AdamW | 8 per trainable number, and 4 per tensor |
 
@@ -22,8 +22,9 @@ The second is not half of the first: each adapter keeps a 32-bit copy of its inp
 weighed to the byte (tested).
 
 Left out: anything an operation takes inside itself; a GPU's allocator, which gives blocks of 512 bytes.
-Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; transformers' Llama, peft and bitsandbytes, whose tensors these are.
-"""
+Source: Dettmers et al. 2023, arXiv:2305.14314, section 3; transformers' Llama, peft and bitsandbytes, whose tensors
+these are.
+"""  # noqa: E501 (a table)
 
 import math
 from collections.abc import Iterable
@@ -33,10 +34,10 @@ from typing import Any
 
 import torch
 
-from core.foundations.experiment import Compared
+from core.foundations.figures import Figure, Result
 from core.qlora.memory import KINDS
 
-PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "nf4": "NF4", "nf4dq": "NF4 + double quantisation"}
+PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "nf4": "NF4", "nf4dq": "NF4 + double quantization"}
 WEIGHT_BITS = {"fp32": 32, "fp16": 16, "int8": 8, "nf4": 4, "nf4dq": 4}
 NOMINAL_BITS = WEIGHT_BITS | {"nf4": 4.5, "nf4dq": 4 + 8 / 64 + 32 / (64 * 256)}  # with the constants of full blocks
 BLOCK, CONSTANTS_BLOCK = 64, 256
@@ -45,14 +46,19 @@ OPTIMIZERS = {"adamw": "AdamW, states in 32 bits", "adamw8bit": "AdamW, states i
 CARDS = {"T4": 16, "RTX 4090": 24, "A100 or H100": 80}  # GB
 
 # LLaMA of 2023 (Touvron et al., arXiv:2302.13971, table 2); Llama 2's 7B and 13B have the same shapes.
-BIG = {"7B": (4096, 11008, 32, 32), "13B": (5120, 13824, 40, 40), "33B": (6656, 17920, 60, 52), "65B": (8192, 22016, 80, 64)}
+BIG = {
+    "7B": (4096, 11008, 32, 32),
+    "13B": (5120, 13824, 40, 40),
+    "33B": (6656, 17920, 60, 52),
+    "65B": (8192, 22016, 80, 64),
+}
 
 
 @dataclass(frozen=True)
 class Parts:
     """A Llama's matrices and what else it holds, counted on a model without memory (torch's "meta" device)."""
 
-    matrices: tuple[tuple[int, int], ...]  # (out, in) of the layers' Linear weights: these are quantised and adapted
+    matrices: tuple[tuple[int, int], ...]  # (out, in) of the layers' Linear weights: these are quantized and adapted
     embeddings: int  # weights of the token embedding, and of the output layer where it is not the same
     norms: int  # weights of norms, and biases
     layers: int
@@ -95,13 +101,29 @@ def parts_of(config: Any) -> Parts:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     output = model.get_output_embeddings()
-    matrices = tuple((layer.out_features, layer.in_features) for layer in model.modules() if isinstance(layer, torch.nn.Linear) and layer is not output)
-    tables = {id(weight): weight.numel() for weight in (model.get_input_embeddings().weight, output.weight)}  # one where they are tied
+    matrices = tuple(
+        (layer.out_features, layer.in_features)
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not output
+    )
+    tables = {
+        id(weight): weight.numel() for weight in (model.get_input_embeddings().weight, output.weight)
+    }  # one where they are tied
     linear, embeddings = sum(rows * columns for rows, columns in matrices), sum(tables.values())
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return Parts(matrices, embeddings, sum(weight.numel() for weight in model.parameters()) - linear - embeddings, config.num_hidden_layers,
-                 config.hidden_size, config.intermediate_size, config.num_attention_heads * head_width, config.num_key_value_heads * head_width,
-                 config.num_attention_heads, head_width, config.vocab_size)  # fmt: skip
+    return Parts(
+        matrices,
+        embeddings,
+        sum(weight.numel() for weight in model.parameters()) - linear - embeddings,
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads * head_width,
+        config.num_key_value_heads * head_width,
+        config.num_attention_heads,
+        head_width,
+        config.vocab_size,
+    )
 
 
 @cache
@@ -110,21 +132,32 @@ def big_parts(name: str) -> Parts:
     from transformers import LlamaConfig
 
     width, mlp, layers, heads = BIG[name]
-    return parts_of(LlamaConfig(vocab_size=32_000, hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads,
-                                num_key_value_heads=heads, tie_word_embeddings=False))  # fmt: skip
+    return parts_of(
+        LlamaConfig(
+            vocab_size=32_000,
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            tie_word_embeddings=False,
+        )
+    )
 
 
 # --- kind by kind -----------------------------------------------------------------------------------------------------
 
 
 def number_bytes(precision: str) -> int:
-    """Of everything that is not quantised, and of the computation."""
+    """Of everything that is not quantized, and of the computation."""
     return 4 if precision == "fp32" else 2
 
 
 def weight_bytes(parts: Parts, precision: str) -> int:
     bits = WEIGHT_BITS[precision]
-    return sum(math.ceil(rows * columns * bits / 8) for rows, columns in parts.matrices) + (parts.embeddings + parts.norms) * number_bytes(precision)
+    return sum(math.ceil(rows * columns * bits / 8) for rows, columns in parts.matrices) + (
+        parts.embeddings + parts.norms
+    ) * number_bytes(precision)
 
 
 def constant_bytes(parts: Parts, precision: str) -> int:
@@ -143,12 +176,19 @@ def adapter_sizes(parts: Parts, rank: int) -> list[int]:
 
 
 def optimizer_bytes(sizes: Iterable[int], optimizer: str, device: str = "cpu") -> int:
-    """Two numbers per trainable one. bitsandbytes leaves tensors under 4096 numbers in 32 bits; torch counts steps in a tensor, kept on the CPU."""
+    """Two numbers per trainable one.
+
+    bitsandbytes leaves tensors under 4096 numbers in 32 bits; torch counts steps in a tensor, kept on the CPU.
+    """
     if optimizer == "adamw":
         return sum(8 * size + (4 if device == "cpu" else 0) for size in sizes)
     large = [size for size in sizes if size >= 4096]
     tables = 2 * 256 * 4 if large else 0
-    return sum(8 * size for size in sizes if size < 4096) + sum(2 * size + 8 * math.ceil(size / 256) for size in large) + tables
+    return (
+        sum(8 * size for size in sizes if size < 4096)
+        + sum(2 * size + 8 * math.ceil(size / 256) for size in large)
+        + tables
+    )
 
 
 def layer_activation_bytes(parts: Parts, precision: str, rank: int) -> int:
@@ -161,7 +201,9 @@ def layer_activation_bytes(parts: Parts, precision: str, rank: int) -> int:
 
 
 def held_bytes(parts: Parts, precision: str, load: Load) -> int:
-    """bitsandbytes' int8 layer holds its inputs without telling autograd: checkpointing cannot drop them, and they go last."""
+    """bitsandbytes' int8 layer holds its inputs without telling autograd: checkpointing cannot drop them, and they go
+    last.
+    """
     inputs = 2 * parts.width + parts.queries + parts.mlp  # of q k v, of gate and up; of o; of down
     return 2 * load.tokens * parts.layers * inputs if precision == "int8" and load.checkpointing else 0
 
@@ -176,8 +218,12 @@ def activation_bytes(parts: Parts, precision: str, load: Load) -> int:
     if load.checkpointing:
         last = 4 * (parts.width + 1) if b == 2 else 4  # the last norm's own 32-bit copy
         inputs = parts.layers + (1 if b == 4 else 0)
-        return tokens * (inputs * parts.width * b + last) + held_bytes(parts, precision, load) + around + 8 * load.context
-    first = 2 * parts.width if precision == "int8" else 0  # the first layer's input needs no gradient, so it is not held
+        return (
+            tokens * (inputs * parts.width * b + last) + held_bytes(parts, precision, load) + around + 8 * load.context
+        )
+    first = (
+        2 * parts.width if precision == "int8" else 0
+    )  # the first layer's input needs no gradient, so it is not held
     return tokens * (parts.layers * layer_activation_bytes(parts, precision, load.rank) - first) + around
 
 
@@ -187,13 +233,15 @@ def head_bytes(parts: Parts, load: Load) -> int:
 
 
 def matrix_bytes(parts: Parts, precision: str) -> int:
-    """Short-lived in every layer: a quantised matrix back in 16 bits, to be multiplied with."""
+    """Short-lived in every layer: a quantized matrix back in 16 bits, to be multiplied with."""
     return 2 * max(rows * columns for rows, columns in parts.matrices) if precision in ("int8", *TABLES) else 0
 
 
 def again_bytes(parts: Parts, precision: str, load: Load) -> int:
     """Short-lived with checkpointing: a layer that is computed again, and the gradients inside its MLP."""
-    layer = layer_activation_bytes(parts, "fp32" if precision == "fp32" else "fp16", load.rank)  # int8's inputs are held already
+    layer = layer_activation_bytes(
+        parts, "fp32" if precision == "fp32" else "fp16", load.rank
+    )  # int8's inputs are held already
     return load.tokens * (layer + 8 * parts.mlp) if load.checkpointing else 0
 
 
@@ -214,8 +262,9 @@ def budget(parts: Parts, precision: str, load: Load, device: str = "cpu") -> dic
 def at_peak(parts: Parts, precision: str, load: Load, device: str = "cpu") -> dict[str, int]:
     """Bytes by kind at the largest moment of a step. Gradients come as activations go, so both are never there in full.
 
-    That moment is the start of the backward pass, or its end; with checkpointing it may be the last layer to be computed
-    again, when the others have their gradients, or the first, when the log-probabilities and the last norm are gone.
+    That moment is the start of the backward pass, or its end; with checkpointing it may be the last layer to be
+    computed again, when the others have their gradients, or the first, when the log-probabilities and the last norm are
+    gone.
     """
     kinds, layers = budget(parts, precision, load, device), parts.layers
     moments = [
@@ -223,17 +272,36 @@ def at_peak(parts: Parts, precision: str, load: Load, device: str = "cpu") -> di
         {"activations": 0, "passing": 0},
     ]
     if load.checkpointing:
-        again, inputs = again_bytes(parts, precision, load), kinds["activations"] - 4 * (parts.vocabulary + parts.width) * load.tokens
+        again, inputs = (
+            again_bytes(parts, precision, load),
+            kinds["activations"] - 4 * (parts.vocabulary + parts.width) * load.tokens,
+        )
         moments.append({"activations": inputs, "gradients": 0, "passing": again})
         held = held_bytes(parts, precision, load)
-        moments.append({"activations": held + (inputs - held) // layers, "gradients": kinds["gradients"] * (layers - 1) // layers, "passing": again})
+        moments.append(
+            {
+                "activations": held + (inputs - held) // layers,
+                "gradients": kinds["gradients"] * (layers - 1) // layers,
+                "passing": again,
+            }
+        )
     return max((kinds | moment for moment in moments), key=lambda moment: sum(moment.values()))
 
 
 def full_finetuning(parts: Parts) -> dict[str, int]:
-    """Every weight trained in 16 bits: 2 bytes of weight, 2 of gradient, 8 of AdamW, 12 in all; activations not counted, as in the paper."""
+    """Every weight trained in 16 bits: 2 bytes of weight, 2 of gradient, 8 of AdamW, 12 in all; activations not
+    counted, as in the paper.
+    """
     n = parts.parameters
-    return {"weights": 2 * n, "constants": 0, "adapters": 0, "gradients": 2 * n, "optimizer": 8 * n, "activations": 0, "passing": 0}
+    return {
+        "weights": 2 * n,
+        "constants": 0,
+        "adapters": 0,
+        "gradients": 2 * n,
+        "optimizer": 8 * n,
+        "activations": 0,
+        "passing": 0,
+    }
 
 
 def itemised(parts: Parts, precision: str) -> tuple[tuple[str, int], ...]:
@@ -271,19 +339,48 @@ def row(kinds: dict[str, int]) -> tuple[float, ...]:
 def big_bars(name: str, load: Load) -> tuple[tuple[str, tuple[float, ...]], ...]:
     """Ways to fine-tune LLaMA, and the peak of each by kind: all weights, then LoRA on a base in every precision."""
     parts = big_parts(name)
-    return (("full", row(full_finetuning(parts))), *((precision, row(at_peak(parts, precision, load, "cuda"))) for precision in PRECISIONS))
+    return (
+        ("full", row(full_finetuning(parts))),
+        *((precision, row(at_peak(parts, precision, load, "cuda"))) for precision in PRECISIONS),
+    )
 
 
-def big_figures(name: str, load: Load) -> tuple[Compared, ...]:
-    """What is said of the big model from its rounded size, beside its real shape. All computed."""
+BIG_FP32 = Figure("LLaMA {size}, weights in fp32", "GB", "baseline", label="computed")
+BIG_NF4 = Figure("LLaMA {size}, weights in NF4 + double quantization", "GB", "baseline", label="computed")
+BIG_WHOLE = Figure(
+    "LLaMA {size} fine-tuned whole in 16 bits",
+    "GB",
+    "baseline",
+    "12 bytes per weight (2 weight, 2 gradient, 8 AdamW), without activations; mixed precision with fp32 master weights"
+    " takes 16. The QLoRA paper says over 780 GB for 65B",
+    "computed",
+    True,
+)
+BIG_QLORA = Figure(
+    "LLaMA {size} fine-tuned with QLoRA", "GB", "baseline", "fine-tuned whole in 16 bits", "computed", True
+)
+
+
+def big_figures(name: str, load: Load) -> tuple[Result, ...]:
+    """What the rounded size gives for the big model, beside its real shape. All computed."""
     parts, rounded = big_parts(name), float(name.removesuffix("B")) * 1e9
-    quantised = (weight_bytes(parts, "nf4dq") + constant_bytes(parts, "nf4dq")) / 1e9
+    quantized = (weight_bytes(parts, "nf4dq") + constant_bytes(parts, "nf4dq")) / 1e9
     full, peak = sum(full_finetuning(parts).values()) / 1e9, sum(at_peak(parts, "nf4dq", load, "cuda").values()) / 1e9
-    told = (
-        ("in fp32", rounded * 4 / 1e9, weight_bytes(parts, "fp32") / 1e9, f"4 bytes x {name}; exact: {parts.parameters:,} weights"),
-        ("in NF4 + double quantisation", nominal_gigabytes(rounded, "nf4dq"), quantised,
-         f"4.127 bits x {name}; exact: embeddings, output layer and norms stay in 16 bits"),
-        ("fine-tuned whole in 16 bits", 12 * rounded / 1e9, full, "12 bytes per weight (2 weight, 2 gradient, 8 AdamW), without activations: QLoRA, abstract"),
-        ("fine-tuned with QLoRA", None, peak, f"formulas of How it works, {load.batch} x {load.context} tokens, rank {load.rank}"),
-    )  # fmt: skip
-    return tuple(Compared(f"LLaMA {name} {what}", "GB", said, exact, source, "computed") for what, said, exact, source in told)
+    return (
+        BIG_FP32.of(size=name)(
+            weight_bytes(parts, "fp32") / 1e9,
+            rounded * 4 / 1e9,
+            source=f"4 bytes x {name}, as often quoted; exact: {parts.parameters:,} weights",
+        ),
+        BIG_NF4.of(size=name)(
+            quantized,
+            nominal_gigabytes(rounded, "nf4dq"),
+            source=f"4.127 bits x {name}; exact: embeddings, output layer and norms stay in 16 bits",
+        ),
+        BIG_WHOLE.of(size=name)(full, 12 * rounded / 1e9),
+        BIG_QLORA.of(size=name)(
+            peak,
+            full,
+            source=f"{BIG_QLORA.source}; here {load.batch} x {load.context} tokens, rank {load.rank}, by formula",
+        ),
+    )

@@ -9,7 +9,7 @@ The codes differ in their levels only. NormalFloat takes quantiles of the normal
 nearly normal: the levels stand close together where weights are many. Integers are spread evenly; FP4 doubles its steps
 outwards, as floating point does.
 
-Double quantisation does the same once more to the constants: their mean is taken off, and blocks of 256 of them become
+Double quantization does the same once more to the constants: their mean is taken off, and blocks of 256 of them become
 8-bit numbers. Everything here gives what bitsandbytes gives on a CPU, bit by bit (tested).
 
 Left out: shapes whose size is no multiple of the block.
@@ -30,21 +30,28 @@ TABLE_PLACES = 65_536  # bitsandbytes on a CPU finds 8-bit levels by a table of 
 
 
 def normal_float(bits: int = 4) -> Tensor:
-    """Quantiles of N(0, 1) at even probabilities: 2^(bits-1) - 1 below zero, zero itself, 2^(bits-1) above, scaled to end at 1.
+    """Quantiles of N(0, 1) at even probabilities: 2^(bits-1) - 1 below zero, zero itself, 2^(bits-1) above, scaled to
+    end at 1.
 
     The outermost probability lies halfway between 1 - 1/32 and 1 - 1/30 for 4 bits (0.9677083 in the paper's code).
     """
     half, quantile = 2 ** (bits - 1), NormalDist().inv_cdf
     outermost = round(1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2, 7)
-    above = [quantile(p) for p in torch.linspace(outermost, 0.5, half + 1)[:-1].tolist()]  # the paper's code counts in float32
+    above = [
+        quantile(p) for p in torch.linspace(outermost, 0.5, half + 1)[:-1].tolist()
+    ]  # the paper's code counts in float32
     below = [-quantile(p) for p in torch.linspace(outermost, 0.5, half)[:-1].tolist()]
     levels = torch.tensor([*below, 0.0, *reversed(above)])
     return levels / levels[-1]
 
 
 def float4() -> Tensor:
-    """Sign, two bits of exponent, one of mantissa: eight magnitudes, then the same with a minus, in the order of the bits."""
-    magnitudes = [0.0, 0.0625] + [(1 + mantissa / 2) * 2 ** (4 - exponent) for exponent in (1, 2, 3) for mantissa in (0, 1)]
+    """Sign, two bits of exponent, one of mantissa: eight magnitudes, then the same with a minus, in the order of the
+    bits.
+    """
+    magnitudes = [0.0, 0.0625] + [
+        (1 + mantissa / 2) * 2 ** (4 - exponent) for exponent in (1, 2, 3) for mantissa in (0, 1)
+    ]
     levels = torch.tensor(magnitudes)
     return torch.cat([levels, -levels]) / levels.max()
 
@@ -56,7 +63,9 @@ def integers(bits: int) -> Tensor:
 
 
 def dynamic8() -> Tensor:
-    """256 levels over seven powers of ten, each with twice the levels of the next smaller one, for numbers of very different size."""
+    """256 levels over seven powers of ten, each with twice the levels of the next smaller one, for numbers of very
+    different size.
+    """
     edges = [torch.linspace(0.1, 1, 2**i + 1) for i in range(7)]
     magnitudes = [10 ** (i - 6) * (edge[:-1] + edge[1:]) / 2 for i, edge in enumerate(edges)]
     levels = torch.cat(magnitudes)
@@ -65,7 +74,10 @@ def dynamic8() -> Tensor:
 
 @dataclass(frozen=True)
 class Code:
-    """bits per weight, and a level for each pattern of bits. places: see TABLE_PLACES; None finds the nearest level exactly."""
+    """bits per weight, and a level for each pattern of bits.
+
+    places: see TABLE_PLACES; None finds the nearest level exactly.
+    """
 
     bits: int
     levels: Tensor
@@ -96,7 +108,11 @@ def nearest(x: Tensor, code: Code) -> Tensor:
     numbers = torch.zeros(x.shape, dtype=torch.uint8, device=x.device)
     for middle in middles:  # the number of a level is how many middles lie below
         numbers += x > middle
-    return numbers if torch.equal(levels[order], levels) else order.to(torch.uint8).index_select(0, numbers.flatten().int()).view(x.shape)
+    return (
+        numbers
+        if torch.equal(levels[order], levels)
+        else order.to(torch.uint8).index_select(0, numbers.flatten().int()).view(x.shape)
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,9 @@ class Quantised:
 
 
 def quantise(weight: Tensor, kind: str, block: int = 64) -> Quantised:
-    """Blocks along the rows, each divided by its largest absolute value, each quotient replaced by its nearest level."""
+    """Blocks along the rows, each divided by its largest absolute value, each quotient replaced by its nearest
+    level.
+    """
     if weight.numel() % block:
         raise ValueError(f"block must divide the number of weights, got {block} for {weight.numel()} weights")
     code, rows = code_of(kind), weight.detach().float().reshape(-1, block)
@@ -121,14 +139,14 @@ def quantise(weight: Tensor, kind: str, block: int = 64) -> Quantised:
 
 
 def dequantise(stored: Quantised, absmax: Tensor | None = None) -> Tensor:
-    """Level times constant. absmax: constants to use instead of the stored ones, after double quantisation."""
+    """Level times constant. absmax: constants to use instead of the stored ones, after double quantization."""
     levels = stored.code.levels.to(stored.numbers.device).index_select(0, stored.numbers.int())  # (N,)
     return levels.view(-1, stored.block).mul_((stored.absmax if absmax is None else absmax)[:, None]).view(stored.shape)
 
 
 @dataclass(frozen=True)
 class QuantisedConstants:
-    """The absmax of all blocks, quantised themselves."""
+    """The absmax of all blocks, quantized themselves."""
 
     numbers: Tensor  # (blocks,) uint8
     absmax: Tensor  # (blocks / 256,) float32, the last one perhaps for fewer
@@ -136,7 +154,7 @@ class QuantisedConstants:
 
 
 def quantise_constants(absmax: Tensor) -> QuantisedConstants:
-    """Double quantisation: the constants are all positive, so their mean goes first; then 8 bits each."""
+    """Double quantization: the constants are all positive, so their mean goes first; then 8 bits each."""
     mean = absmax.mean()
     padded = F.pad(absmax - mean, (0, -len(absmax) % CONSTANTS_BLOCK))
     stored = quantise(padded, "dynamic8", CONSTANTS_BLOCK)
@@ -149,7 +167,7 @@ def dequantise_constants(stored: QuantisedConstants) -> Tensor:
 
 
 def round_trip(weight: Tensor, kind: str, block: int = 64) -> Tensor:
-    """What is left of the weights after quantising and coming back, in float32."""
+    """What is left of the weights after quantizing and coming back, in float32."""
     return dequantise(quantise(weight, kind, block))
 
 
@@ -165,5 +183,7 @@ def unpacked(bytes_: Tensor) -> Tensor:
 
 
 def formula_bits(kind: str, block: int, double: bool) -> float:
-    """Bits per weight by the paper's count: the number, and its share of the constants. Tables of levels are not counted."""
+    """Bits per weight by the paper's count: the number, and its fraction of the constants. Tables of levels are not
+    counted.
+    """
     return code_of(kind).bits + (8 / block + 32 / (block * CONSTANTS_BLOCK) if double else 32 / block)

@@ -1,6 +1,7 @@
 """One layer: a matrix read out of a model's files, and what bitsandbytes keeps of it, tensor by tensor.
 
-What is kept is read back by our own `dequantise`: bitsandbytes 0.50 on a CPU misreads a block that goes on in the next row.
+What is kept is read back by our own `dequantise`: bitsandbytes 0.50 on a CPU misreads a block that goes on in the next
+row.
 """
 
 import json
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.foundations.base_model import FOLDER
-from core.foundations.weights import fetched
+from core.foundations.hub import fetched
 from core.qlora.codes import Quantised, code_of, dequantise_constants, packed, quantise, quantise_constants, unpacked
 
 MOST_WEIGHTS = 2**20  # of a larger layer, the first rows are looked at
@@ -49,8 +50,8 @@ class Stored:
     """What the library keeps of a tensor, read back into our terms, and its tensors by name for the scales."""
 
     quantised: Quantised
-    absmax: Tensor  # as it will be used: after double quantisation, if there is any
-    small: Tensor  # the constants' own 8-bit numbers; empty without double quantisation
+    absmax: Tensor  # as it will be used: after double quantization, if there is any
+    small: Tensor  # the constants' own 8-bit numbers; empty without double quantization
     tensors: tuple[tuple[str, Tensor], ...]
 
 
@@ -66,33 +67,53 @@ def four_bits(weight: Tensor, kind: str, block: int, double: bool) -> Stored:
     absmax, small, tensors = state.absmax, torch.empty(0, dtype=torch.uint8), [("codes", bytes_)]
     if double:
         second, small = state.state2, state.absmax
-        absmax = second.code[small.long()] * second.absmax.repeat_interleave(second.blocksize)[: len(small)] + state.offset
-        tensors += [(EIGHT, small), (SECOND, second.absmax), (MEAN, state.offset), (TABLE, state.code), (SECOND_TABLE, second.code)]
+        absmax = (
+            second.code[small.long()] * second.absmax.repeat_interleave(second.blocksize)[: len(small)] + state.offset
+        )
+        tensors += [
+            (EIGHT, small),
+            (SECOND, second.absmax),
+            (MEAN, state.offset),
+            (TABLE, state.code),
+            (SECOND_TABLE, second.code),
+        ]
     else:
         tensors += [(ONE, absmax), (TABLE, state.code)]
-    return Stored(Quantised(unpacked(bytes_), absmax, code_of(kind), block, tuple(weight.shape)), absmax, small, tuple(tensors))
+    return Stored(
+        Quantised(unpacked(bytes_), absmax, code_of(kind), block, tuple(weight.shape)), absmax, small, tuple(tensors)
+    )
 
 
 def even_steps(weight: Tensor, kind: str, block: int, double: bool) -> Stored:
-    """int8 and int4: the library's blockwise routine finds the numbers. Packing int4 and quantising the constants is ours."""
+    """int8 and int4: the library's blockwise routine finds the numbers. Packing int4 and quantizing the constants is
+    ours.
+    """
     import bitsandbytes.functional as library
 
     code = code_of(kind)
-    table = torch.cat([code.levels, torch.full((256 - len(code.levels),), 2.0)])  # it wants 256 levels; nothing is near a 2
+    table = torch.cat(
+        [code.levels, torch.full((256 - len(code.levels),), 2.0)]
+    )  # it wants 256 levels; nothing is near a 2
     numbers, state = library.quantize_blockwise(weight, code=table, blocksize=block)
     numbers, absmax, small = numbers.flatten(), state.absmax, torch.empty(0, dtype=torch.uint8)
     tensors = [("codes", packed(numbers) if code.bits == 4 else numbers)]
     if double:
         ours = quantise_constants(absmax)
         absmax, small = dequantise_constants(ours), ours.numbers
-        tensors += [(EIGHT, small), (SECOND, ours.absmax), (MEAN, ours.mean), (TABLE, code.levels), (SECOND_TABLE, code_of("dynamic8").levels)]
+        tensors += [
+            (EIGHT, small),
+            (SECOND, ours.absmax),
+            (MEAN, ours.mean),
+            (TABLE, code.levels),
+            (SECOND_TABLE, code_of("dynamic8").levels),
+        ]
     else:
         tensors += [(ONE, absmax), (TABLE, code.levels)]
     return Stored(Quantised(numbers, absmax, code, block, tuple(weight.shape)), absmax, small, tuple(tensors))
 
 
 def differing(weight: Tensor, stored: Stored, kind: str, double: bool) -> int:
-    """How many numbers, of weights and of constants, our own quantiser stores otherwise."""
+    """How many numbers, of weights and of constants, our own quantizer stores otherwise."""
     ours = quantise(weight, kind, stored.quantised.block)
     different = int((ours.numbers != stored.quantised.numbers).sum())
     return different + (int((quantise_constants(ours.absmax).numbers != stored.small).sum()) if double else 0)

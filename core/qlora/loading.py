@@ -1,11 +1,11 @@
 r"""Loading a model in fewer bits, one tensor after the other, so that the whole model in 16 bits is never there.
 
 The model is built without memory (torch's "meta" device), its Linear layers are exchanged for bitsandbytes' own, and
-then every tensor of the file is brought to the device and quantised before the next one comes. What comes out is what
+then every tensor of the file is brought to the device and quantized before the next one comes. What comes out is what
 transformers' `from_pretrained(quantization_config=...)` gives (tested), which does the same behind one call.
 
-Embeddings, output layer, norms and biases are not quantised: they stay in 16 bits.
-Left out: files that are already quantised.
+Embeddings, output layer, norms and biases are not quantized: they stay in 16 bits.
+Left out: files that are already quantized.
 Source: transformers.integrations.bitsandbytes; bitsandbytes.nn (Linear4bit, Linear8bitLt).
 """
 
@@ -32,14 +32,17 @@ def number_type(precision: str, device: str) -> torch.dtype:
 
 
 def quantisation(precision: str, device: str) -> Any:
-    """transformers' description of a precision; None where nothing is quantised."""
+    """transformers' description of a precision; None where nothing is quantized."""
     from transformers import BitsAndBytesConfig
 
     if precision == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     if precision in ("nf4", "nf4dq"):
         return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=precision == "nf4dq", bnb_4bit_compute_dtype=sixteen_bits(device)
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=precision == "nf4dq",
+            bnb_4bit_compute_dtype=sixteen_bits(device),
         )
     return None
 
@@ -56,7 +59,10 @@ def empty_model(folder: Path, precision: str, device: str) -> Any:
     how = quantisation(precision, device)
     if how is not None:
         replace_with_bnb_linear(model, ["lm_head"], how)
-        model.is_loaded_in_8bit, model.is_loaded_in_4bit = precision == "int8", precision != "int8"  # peft asks for these
+        model.is_loaded_in_8bit, model.is_loaded_in_4bit = (
+            precision == "int8",
+            precision != "int8",
+        )  # peft asks for these
     return model
 
 
@@ -71,7 +77,7 @@ def tensors_of(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def place(model: Any, name: str, tensor: Tensor, device: str) -> nn.Parameter:
-    """Put one tensor of a file where it belongs; a quantised parameter quantises on its way to the device."""
+    """Put one tensor of a file where it belongs; a quantized parameter quantizes on its way to the device."""
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     empty = module._parameters[leaf]
@@ -85,7 +91,7 @@ def place(model: Any, name: str, tensor: Tensor, device: str) -> nn.Parameter:
 
 
 def constants_of(parameter: nn.Parameter) -> list[Tensor]:
-    """What a quantised weight keeps beside its codes."""
+    """What a quantized weight keeps beside its codes."""
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         found = [state.absmax, state.code]
@@ -94,7 +100,9 @@ def constants_of(parameter: nn.Parameter) -> list[Tensor]:
 
 
 def loaded(folder: Path, precision: str, device: str, live: LiveBytes) -> Iterator[tuple[float, Any]]:
-    """Load a model, its tensors weighed while they come: after each unit of work the share that is there, at the end (1, model)."""
+    """Load a model, its tensors weighed while they come: after each unit of work the share that is there, at the end
+    (1, model).
+    """
     model = empty_model(folder, precision, device)
     live.leave_out(*model.buffers())
     sizes = {name: weight.numel() for name, weight in model.named_parameters()}

@@ -1,17 +1,18 @@
 r"""Weighing: which bytes are alive, of which kind, at every moment of a program.
 
-A tensor's numbers lie in a *storage*; views and transposes of it share that one storage. `LiveBytes` sees each
-storage when it is born and when it is freed (`LiveStorages`). So it knows the bytes that are alive after each operation, on a CPU as on a GPU, to the byte, and
-the same program gives the same bytes every time. What a storage *is* gets said by its owner: the model's weights, the
-constants of their quantisation, the adapters, their gradients, the optimizer's state. What a forward pass leaves
-behind without any other owner is what autograd keeps for the backward pass. All the rest is short-lived.
+A tensor's numbers lie in a *storage*; views and transposes of it share that one storage. `LiveBytes` sees each storage
+when it is born and when it is freed (`LiveStorages`). So it knows the bytes that are alive after each operation, on a
+CPU as on a GPU, to the byte, and the same program gives the same bytes every time. What a storage *is* gets said by its
+owner: the model's weights, the constants of their quantization, the adapters, their gradients, the optimizer's state.
+What a forward pass leaves behind without any other owner is what autograd keeps for the backward pass. All the rest is
+short-lived.
 
 Why not the operating system's number: it holds the interpreter, the libraries and freed memory that was not given
 back. Why not `saved_tensors_hooks`: a layer may keep tensors without telling autograd (bitsandbytes' int8 layer does).
 torch's own `MemTracker` counts storages in the same way and agrees; it does not know adapters from weights.
 
 Left out: what an operation allocates and frees inside itself (a matrix product's workspace, the pieces of
-quantising), which only an allocator sees; on a GPU its own record stands beside this count.
+quantizing), which only an allocator sees; on a GPU its own record stands beside this count.
 Source: torch.utils._python_dispatch, torch.distributed._tools.mem_tracker.
 """
 
@@ -27,7 +28,7 @@ from core.foundations.live_storages import LiveStorages, tallest
 
 KINDS = {
     "weights": "weights",
-    "constants": "quantisation constants",
+    "constants": "quantization constants",
     "adapters": "adapters (LoRA)",
     "gradients": "gradients",
     "optimizer": "optimizer",
@@ -39,7 +40,10 @@ PASSING = PLACES["passing"]
 
 
 class LiveBytes(LiveStorages):
-    """Bytes of live storages by kind. Use it as `with live: ...` around each unit of work, then `take` what happened."""
+    """Bytes of live storages by kind.
+
+    Use it as `with live: ...` around each unit of work, then `take` what happened.
+    """
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -112,7 +116,9 @@ class AllocatorRecord:
         torch.cuda.reset_peak_memory_stats()
         self.before = torch.cuda.memory_allocated()
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         torch.cuda.synchronize()
         self.peak = max(self.peak, self.now + torch.cuda.max_memory_allocated() - self.before)
         self.now += torch.cuda.memory_allocated() - self.before

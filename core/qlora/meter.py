@@ -1,26 +1,27 @@
-r"""The memory meter: load a model, fine-tune it with LoRA for a few steps, and weigh every byte by kind while it happens.
+r"""The memory meter: load a model, fine-tune it with LoRA for a few steps, and weigh every byte by kind while it
+happens.
 
 The base is frozen, so it needs no gradients and no optimizer: what is left to save is the base itself. In 32 bits each
 of its weights costs 4 bytes, in 16 bits 2, in 8 bits 1. NF4 stores blocks of 64 weights as 4-bit codes and one fp32
-constant, $4 + 32/64 = 4.5$ bits; double quantisation stores those constants in 8 bits, with one fp32 number for every
+constant, $4 + 32/64 = 4.5$ bits; double quantization stores those constants in 8 bits, with one fp32 number for every
 256 of them:
 
 $$4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127 \text{ bits}, \qquad 0.373 \text{ bits saved per weight.}$$
 
-Every precision that is chosen is loaded, adapted and trained in turn, with the same text, the same adapters and the same
-settings. The dashed line is the peak that the formulas predict before anything is loaded (see `core/qlora/budget.py`);
-the areas are the bytes of live tensors (see `core/qlora/memory.py`). What to look for:
+Every precision that is chosen is loaded, adapted and trained in turn, with the same text, the same adapters and the
+same settings. The dashed line is the peak that the formulas predict before anything is loaded (see
+`core/qlora/budget.py`); the areas are the bytes of live tensors (see `core/qlora/memory.py`). What to look for:
 
-- Only the weights shrink. Activations do not: per token a layer keeps $4(7C + Q + M + H + 2 + 7r) + 2(2Q + 2K + 3M)$
-  bytes in 16 bits (width $C$, MLP $M$, queries $Q$, keys $K$, heads $H$), so with a long context they outweigh a 4-bit
-  base. Gradient checkpointing drops them and computes them again, layer by layer (the grey teeth). The int8 layer holds
-  its inputs itself, where checkpointing cannot reach them.
+- Only the stored weights shrink. Activations do not: per token a layer keeps
+  $4(7C + Q + M + H + 2 + 7r) + 2(2Q + 2K + 3M)$ bytes in 16 bits (width $C$, MLP $M$, queries $Q$, keys $K$, heads
+  $H$), so with a long context they outweigh a 4-bit base. Gradient checkpointing drops them and computes them again,
+  layer by layer (the gray spikes). The int8 layer holds its inputs itself, where checkpointing cannot reach them.
 - Gradients come as activations go, so the peak is at the start of the backward pass.
 - Adapters, their gradients and their optimizer are 16 bytes per trainable number, in every precision.
-- Quantising needs a layer's weights in 16 bits for a moment: the teeth on the way up.
+- Quantizing needs a layer's weights in 16 bits for a moment: the spikes on the way up.
 
 The same formulas, with the shapes of LLaMA 7B to 65B, give the bars below: computed, since such a model does not fit
-here. 7 billion weights in fp32 are the 28 GB of the textbook (6.738 billion are 26.95 GB). Full fine-tuning in 16 bits
+here. 7 billion weights in fp32 are the 28 GB often quoted (6.738 billion are 26.95 GB). Full fine-tuning in 16 bits
 takes 12 bytes per weight, 780 GB for 65 billion, before any activation.
 
 Code -> paper: `nf4` -> NF4, `nf4dq` -> NF4 + DQ, `constants` -> c_2 (c_1 and c_2 with DQ), `rank` -> r.
@@ -42,16 +43,17 @@ from torch import Tensor
 
 from core.foundations.base_model import BASES, FOLDER, check_memory, cross_entropy, free_bytes
 from core.foundations.corpus import batch_of, load_corpus
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.hub import HUB, fetched
 from core.foundations.machine import this_machine
-from core.foundations.weights import HUB, fetched
+from core.foundations.settings import seed_field
+from core.foundations.turns import with_pauses
 from core.lora.tuning import adapt, layer_shapes
 from core.qlora.budget import (
     BIG,
     NOMINAL_BITS,
     OPTIMIZERS,
     PRECISIONS,
-    TABLES,
     Load,
     Parts,
     at_peak,
@@ -64,6 +66,7 @@ from core.qlora.budget import (
 )  # fmt: skip
 from core.qlora.loading import loaded
 from core.qlora.memory import KINDS, PLACES, AllocatorRecord, LiveBytes
+from core.qlora.meter_figures import kind_figures, peak_figures
 
 MOST_TOKENS = 512  # of a batch: a forward or backward pass is one unit of work
 MOMENTS = 80  # drawn per precision
@@ -74,24 +77,88 @@ LOADING, ADAPTING, TRAINING = 0.25, 0.05, 0.67  # shares of a precision's stretc
 class MeterConfig(Config):
     """What is fine-tuned, in which precision, and what its memory depends on."""
 
-    model: str = setting("shipped", "Model", choices=BASES)
-    precision: str = setting(
-        "all", "Base stored in", choices={"all": "all five, one after the other"} | PRECISIONS | {"fp16": "fp16 (on a CPU bfloat16, as large)"}
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=BASES,
+        help="The models from the hub are larger and need a network once; most need a GPU.",
     )
-    batch: int = setting(1, "Batch", unit="window", low=1, high=16)
-    context: int = setting(64, "Context", unit="token", low=1, high=512, help="batch x context: at most 512 tokens")
-    checkpointing: bool = setting(False, "Gradient checkpointing", help="keep one input per layer and compute the rest again")
-    big: str = setting("7B", "Big model shown", choices={name: f"LLaMA {name}" for name in BIG})
-    rank: int = setting(8, "Rank of LoRA", low=1, high=64, more=True, help="on all linear layers but the output")
-    optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS, more=True)
-    steps: int = setting(2, "Steps", unit="step", low=1, high=20, more=True, help="of fine-tuning, in each precision")
-    big_context: int = setting(512, "Context of the big model", unit="token", low=1, high=8192, more=True)
-    seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True)
+    precision: str = setting(
+        "all",
+        "Base stored in",
+        choices={"all": "all five, one after the other"} | PRECISIONS | {"fp16": "fp16 (on a CPU bfloat16, as large)"},
+        help="Fewer bits per weight make the stored model smaller; everything else stays as large.",
+    )
+    batch: int = setting(
+        1,
+        "Batch",
+        unit="sequence",
+        low=1,
+        high=16,
+        help="More sequences at once keep more activations in memory.",
+        slider=True,
+    )
+    context: int = setting(
+        64,
+        "Context",
+        unit="token",
+        low=1,
+        high=512,
+        help="A longer context keeps more activations; batch times context may be at most 512 tokens.",
+    )
+    checkpointing: bool = setting(
+        False,
+        "Gradient checkpointing",
+        help="Keeps one input per layer and computes the rest again: less memory, more time.",
+    )
+    big: str = setting(
+        "7B",
+        "Big model shown",
+        choices={name: f"LLaMA {name}" for name in BIG},
+        help="The LLaMA whose memory is computed by the same formulas.",
+    )
+    rank: int = setting(
+        8,
+        "Rank of LoRA",
+        low=1,
+        high=64,
+        more=True,
+        help="A higher rank trains more weights; each needs 16 bytes for itself, its gradient and its optimizer "
+        "states.",
+    )
+    optimizer: str = setting(
+        "adamw",
+        "Optimizer",
+        choices=OPTIMIZERS,
+        more=True,
+        help="States in 8 bits take a quarter of the memory of states in 32 bits.",
+    )
+    steps: int = setting(
+        2,
+        "Steps",
+        unit="step",
+        low=1,
+        high=20,
+        more=True,
+        help="More steps of fine-tuning in each precision; the peak is reached within two.",
+    )
+    big_context: int = setting(
+        512,
+        "Context of the big model",
+        unit="token",
+        low=1,
+        high=8192,
+        more=True,
+        help="A longer context keeps more activations of the big model.",
+    )
+    seed: int = seed_field(high=2**32 - 1)
 
     def check(self) -> None:
         tokens = self.batch * self.context
         if tokens > MOST_TOKENS:
-            raise ValueError(f"batch x context must be at most {MOST_TOKENS} tokens, got {self.batch} x {self.context} = {tokens}")
+            raise ValueError(
+                f"batch x context must be at most {MOST_TOKENS} tokens, got {self.batch} x {self.context} = {tokens}"
+            )
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -108,13 +175,17 @@ class MeterStep(Step):
     precision: str = ""
     phase: str = ""  # load, adapt, forward, backward, update, free
     loss: float | None = None  # nats per token, before the update
-    moments: Float[np.ndarray, "N"] | None = None  # all so far, on the chart's axis: precision number 2 goes from 1 to 2
+    moments: Float[np.ndarray, "N"] | None = (
+        None  # all so far, on the chart's axis: precision number 2 goes from 1 to 2
+    )
     live: Float[np.ndarray, "N kinds"] | None = None  # bytes at those moments
     peaks: tuple[tuple[str, tuple[float, ...]], ...] = ()  # precision, and its largest moment so far by kind
     forecast: tuple[tuple[str, tuple[float, ...]], ...] = ()  # precision, and its predicted peak by kind
     ledger: tuple[tuple[float, float], ...] = ()  # of this precision, by kind: predicted, and the most so far
     items: tuple[tuple[str, int], ...] = ()  # from the rule of thumb to the bytes of weights and constants
-    bars: tuple[tuple[str, tuple[float, ...]], ...] = ()  # on the first Step: ways to fine-tune the big model, its peak by kind
+    bars: tuple[
+        tuple[str, tuple[float, ...]], ...
+    ] = ()  # on the first Step: ways to fine-tune the big model, its peak by kind
     totals: tuple[tuple[str, tuple[float, ...]], ...] = ()  # on the first Step: every big model, the sums of such bars
 
 
@@ -129,7 +200,11 @@ class Chart:
 
     def step(self, **what: Any) -> MeterStep:
         if self.live:
-            what |= {"moments": np.concatenate(self.moments), "live": np.concatenate(self.live), "peaks": tuple(self.peaks.items())}
+            what |= {
+                "moments": np.concatenate(self.moments),
+                "live": np.concatenate(self.live),
+                "peaks": tuple(self.peaks.items()),
+            }
         return MeterStep(forecast=tuple((name, row(kinds)) for name, kinds in self.forecast.items()), **what)
 
 
@@ -160,7 +235,9 @@ class Weighed:
         self.chart.peaks[self.precision] = tuple(self.live.peak.tolist())
         self.share = until
         ledger = tuple((float(self.predicted[kind]), float(self.live.most[PLACES[kind]])) for kind in KINDS)
-        return self.chart.step(precision=self.precision, phase=phase, ledger=ledger, items=itemised(self.parts, self.precision), **what)
+        return self.chart.step(
+            precision=self.precision, phase=phase, ledger=ledger, items=itemised(self.parts, self.precision), **what
+        )
 
     def run(self, folder: Path, ids: Int[Tensor, "N"]) -> Iterator[MeterStep]:
         """Load, adapt, then forward, backward and update for every step."""
@@ -168,15 +245,17 @@ class Weighed:
         while self.model is None:
             with self.weighing():
                 share, self.model = next(loading)
-            yield self.told("load", LOADING * share, doing=f"{name}: {share:.0%} loaded, {self.live.now.sum() / 1e6:.2f} MB")
+            yield self.told(
+                "load", LOADING * share, doing=f"{name}: {share:.0%} loaded, {self.live.now.sum() / 1e6:.2f} MB"
+            )
         with self.weighing():
             self.adapt()
         yield self.told("adapt", LOADING + ADAPTING)
-        dice = torch.Generator().manual_seed(self.config.seed)
+        rng = torch.Generator().manual_seed(self.config.seed)
         for step in range(self.config.steps):
             start, length = LOADING + ADAPTING + TRAINING * step / self.config.steps, TRAINING / self.config.steps
             with self.weighing():
-                loss = self.forward(*batch_of(ids, self.config.context, self.config.batch, dice))
+                loss = self.forward(*batch_of(ids, self.config.context, self.config.batch, rng))
             yield self.told("forward", start + 0.4 * length)
             with self.weighing():
                 value = self.backward(loss)
@@ -193,9 +272,17 @@ class Weighed:
     def adapt(self) -> None:
         """LoRA by peft on all linear layers but the output; the adapters are in 32 bits whatever the base is."""
         with self.live:
-            self.model = adapt(self.model, self.config.rank, 2.0 * self.config.rank, list(layer_shapes(self.model, "all")), self.config.seed).train()
+            self.model = adapt(
+                self.model,
+                self.config.rank,
+                2.0 * self.config.rank,
+                list(layer_shapes(self.model, "all")),
+                self.config.seed,
+            ).train()
         if self.config.checkpointing:
-            self.model.base_model.model.activation_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            self.model.base_model.model.activation_checkpointing_enable(
+                {"use_reentrant": False, "preserve_rng_state": False}
+            )
         self.live.claim("adapters", self.trained)
         if self.config.optimizer == "adamw":
             self.optimizer = torch.optim.AdamW(self.trained, 1e-3, foreach=False, fused=False)
@@ -227,7 +314,10 @@ class Weighed:
         with self.live:
             self.optimizer.step()
             self.optimizer.zero_grad()
-        self.live.claim("optimizer", [part for state in self.optimizer.state.values() for part in state.values() if isinstance(part, Tensor)])
+        self.live.claim(
+            "optimizer",
+            [part for state in self.optimizer.state.values() for part in state.values() if isinstance(part, Tensor)],
+        )
 
     def free(self) -> None:
         """Let go of everything now. A model of peft refers to itself in circles, which Python would free late."""
@@ -244,12 +334,18 @@ def meter(config: MeterConfig) -> Iterator[MeterStep]:
     """Every chosen precision in turn: load, adapt, train, weigh, free."""
     big, folder = config.load(config.big_context), FOLDER
     totals = tuple((name, tuple(sum(kinds) for _, kinds in big_bars(name, big))) for name in BIG)
-    start: dict[str, Any] = {"bars": big_bars(config.big, big), "totals": totals, "figures": big_figures(config.big, big)}
+    start: dict[str, Any] = {
+        "bars": big_bars(config.big, big),
+        "totals": totals,
+        "figures": big_figures(config.big, big),
+    }
     if config.model != "shipped":
         yield MeterStep(**start)
         folder = yield from fetching(config)
     parts = counted_in(folder)
-    chart = Chart({name: at_peak(parts, name, config.load(config.context), this_machine().device) for name in config.precisions})
+    chart = Chart(
+        {name: at_peak(parts, name, config.load(config.context), this_machine().device) for name in config.precisions}
+    )
     fitting = those_that_fit(config, chart.forecast)
     last = config.precisions[-1]
     ledger = tuple((size, 0.0) for size in row(budget(parts, last, config.load(config.context), this_machine().device)))
@@ -260,7 +356,10 @@ def meter(config: MeterConfig) -> Iterator[MeterStep]:
     for precision in config.precisions:
         if precision not in fitting:
             need = sum(chart.forecast[precision].values()) / 1e9
-            yield chart.step(precision=precision, doing=f"{PRECISIONS[precision]} needs {need:.1f} GB, more than is free here: left out")
+            yield chart.step(
+                precision=precision,
+                doing=f"{PRECISIONS[precision]} needs {need:.1f} GB, more than is free here: left out",
+            )
             continue
         weighed = Weighed(config, precision, parts, chart)
         try:
@@ -268,21 +367,18 @@ def meter(config: MeterConfig) -> Iterator[MeterStep]:
         finally:
             weighed.free()
         most[precision] = weighed.live.most
-        yield weighed.told("free", 1.0, figures=peak_figures(weighed))
-    yield chart.step(precision=precision, figures=kind_figures(config, parts, most), doing="done")
+        forecast = sum(weighed.chart.forecast[precision].values())
+        allocator = None if weighed.allocator is None else float(weighed.allocator.peak)
+        figures = peak_figures(precision, forecast, float(weighed.live.peak.sum()), allocator)
+        yield weighed.told("free", 1.0, figures=figures)
+    yield chart.step(precision=precision, figures=kind_figures(parts, config.load(config.context), most), doing="done")
 
 
 def fetching(config: MeterConfig) -> Generator[MeterStep, None, Path]:
     """The folder of a hub model, unless even its fewest bits could not be held here."""
     told, least = HUB[config.model], min(NOMINAL_BITS[precision] for precision in config.precisions)
     check_memory(told.parameters * least / 8, f"{told.what}, in the fewest bits chosen,")
-    job = fetched(config.model)
-    while True:
-        try:
-            next(job)
-        except StopIteration as done:
-            return done.value
-        yield MeterStep(doing="fetching the model from the hub, once")
+    return (yield from with_pauses(fetched(config.model), MeterStep(doing="fetching the model from the hub, once")))
 
 
 def counted_in(folder: Path) -> Parts:
@@ -316,35 +412,3 @@ def warm_tables() -> None:
     from bitsandbytes.functional import quantize_4bit
 
     quantize_4bit(torch.zeros(64, device=this_machine().device), compress_statistics=True)
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def peak_figures(weighed: Weighed) -> tuple[Compared, ...]:
-    """The peak of one precision against its forecast, and on a GPU against its allocator's own record."""
-    name, forecast = PRECISIONS[weighed.precision], sum(weighed.chart.forecast[weighed.precision].values()) / 1e6
-    counted = float(weighed.live.peak.sum()) / 1e6
-    figures = [Compared(f"peak, {name}", "MB", forecast, counted, "sum of all kinds where the backward pass starts or ends, by formula")]
-    if weighed.allocator is not None:
-        source = "bytes of live tensors; the gap is blocks of 512 bytes and what operations take inside themselves"
-        figures.append(Compared(f"peak of CUDA's allocator, {name}", "MB", counted, weighed.allocator.peak / 1e6, source))
-    return tuple(figures)
-
-
-def kind_figures(config: MeterConfig, parts: Parts, most: dict[str, Float[np.ndarray, "kinds"]]) -> tuple[Compared, ...]:
-    """Kind by kind for the last precision that ran, and what double quantisation saved."""
-    last, figures = list(most)[-1], list[Compared]()
-    predicted = budget(parts, last, config.load(config.context), this_machine().device)
-    for kind, place in PLACES.items():
-        if predicted[kind] and kind != "passing":
-            figures.append(Compared(f"{kind}, {PRECISIONS[last]}", "MB", predicted[kind] / 1e6, float(most[last][place]) / 1e6, "formula of How it works"))
-    bits = {name: 8 * float(most[name][PLACES["constants"]]) / parts.linear for name in most if name in TABLES}
-    for name, constants in bits.items():
-        source = "4 + 32/64" if name == "nf4" else "4 + 8/64 + 32/(64 x 256)"
-        figures.append(Compared(f"bits per weight, {PRECISIONS[name]}", "bits", NOMINAL_BITS[name], 4 + constants, f"{source}; the gap is a table per matrix"))
-    if len(bits) == 2:
-        source = "32/64 - 8/64 - 32/(64 x 256) (QLoRA, section 3); the gap is 1028 bytes of tables more per matrix, much for small ones"
-        saved = NOMINAL_BITS["nf4"] - NOMINAL_BITS["nf4dq"]
-        figures.append(Compared("saved by double quantisation", "bits per weight", saved, bits["nf4"] - bits["nf4dq"], source))
-    return tuple(figures)

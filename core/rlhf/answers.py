@@ -1,8 +1,8 @@
 r"""What may be answered: any card the policy can write, or one of three. How both are measured, for DPO and best-of-n.
 
-Whole cards are too many to count, so everything is estimated from samples; what a policy does to them is measured on six
-prompts, each name once. Of three cards everything is known: their probabilities are the policy's own, scaled to sum to
-1, so KL and mean rewards are sums over three terms, with nothing drawn.
+Whole cards are too many to count, so everything is estimated from samples; what a policy does to them is measured on
+six prompts, each name once. Of three cards everything is known: their probabilities are the policy's own, scaled to sum
+to 1, so KL and mean rewards are sums over three terms, with nothing drawn.
 
 Rewards are counted from the reference's mean, in standard deviations of its answers: gold and proxy have other units.
 """
@@ -10,7 +10,7 @@ Rewards are counted from the reference's mean, in standard deviations of its ans
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,9 @@ FURTHEST = 4.0  # nats: how far the ideal curve is drawn
 
 @dataclass(frozen=True)
 class Judges:
-    """The two who judge a card: the reward model that was learnt, and the hidden rule (nobody, if the user chooses)."""
+    """The two who judge a card: the reward model that was learned, and the hidden rule (nobody, if the user
+    chooses).
+    """
 
     model: RewardModel
     rule: str
@@ -77,6 +79,7 @@ class Survey:
     chosen: str
 
 
+@runtime_checkable
 class Answers(Protocol):
     """An answer space."""
 
@@ -92,13 +95,16 @@ class Answers(Protocol):
 
 def six_prompts() -> Int[Tensor, "P 4"]:
     """Each name once, the greetings in turn."""
-    return torch.tensor([[START, NUMBER[GREETINGS[i % len(GREETINGS)]], NUMBER[name], NUMBER[","]] for i, name in enumerate(NAMES)])
+    return torch.tensor(
+        [[START, NUMBER[GREETINGS[i % len(GREETINGS)]], NUMBER[name], NUMBER[","]] for i, name in enumerate(NAMES)]
+    )
 
 
 @torch.no_grad()
 def card_kl(policy: Transformer, reference: Transformer, cards: Cards) -> Float[Tensor, "N"]:
-    """KL of the next word, exact over all words, summed over the places of each card: its mean over the policy's own cards is
-    KL(policy || reference) in nats per card, with less noise than ln of the two probabilities of the card itself."""
+    """KL of the next word, exact over all words, summed over the places of each card: its mean over the policy's own
+    cards is KL(policy || reference) in nats per card, with less noise than ln of the two probabilities of the card
+    itself."""
     p, q = (F.log_softmax(model(cards.tokens[:, :-1]), -1) for model in (policy, reference))  # (N, T-1, V)
     return ((p.exp() * (p - q)).sum(-1) * cards.mask[:, 1:]).sum(1)
 
@@ -111,7 +117,9 @@ def gold_by(rule: str, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N"]:
 def listed(tokens: Int[Tensor, "N T"], rule: str) -> str:
     """One card a line, with the rule's points where there is a rule."""
     cards, points = [readable(words_of(row)) for row in tokens], gold_by(rule, tokens).tolist()
-    return "\n".join(card if rule == YOU else f"{point:+.1f}  {card}" for card, point in zip(cards, points, strict=True))
+    return "\n".join(
+        card if rule == YOU else f"{point:+.1f}  {card}" for card, point in zip(cards, points, strict=True)
+    )
 
 
 class WholeCards:
@@ -121,7 +129,7 @@ class WholeCards:
         self.rule, self.seed, self.reference, self.asked = rule, seed, load_policy(), six_prompts()
 
     def drawn(self, policy: Transformer) -> Cards:
-        """Always the same prompts and the same dice, so that policies that are equal write equal cards."""
+        """Always the same prompts and random numbers, so that policies that are equal write equal cards."""
         return sample(policy, self.asked.repeat_interleave(SEEN, 0), torch.Generator().manual_seed(self.seed))
 
     def written(self, policy: Transformer) -> str:
@@ -139,18 +147,22 @@ class WholeCards:
 
     def survey(self, judges: Judges, most_n: int) -> Generator[None, None, Survey]:
         """A pool of the reference's answers to each prompt, and what best-of-n makes of it."""
-        dice, tokens = torch.Generator().manual_seed(self.seed + 1), list[Tensor]()
-        units = min(MOST_UNITS, math.ceil(6 * most_n / AT_ONCE))  # each half of the pool holds 3 n answers, if time allows
+        rng, tokens = torch.Generator().manual_seed(self.seed + 1), list[Tensor]()
+        units = min(
+            MOST_UNITS, math.ceil(6 * most_n / AT_ONCE)
+        )  # each half of the pool holds 3 n answers, if time allows
         for asked in self.asked:
             for _ in range(units):
-                tokens.append(sample(self.reference, asked.expand(AT_ONCE, -1), dice).tokens)
+                tokens.append(sample(self.reference, asked.expand(AT_ONCE, -1), rng).tokens)
                 yield
         flat = torch.cat(tokens)
         proxy, gold = (judge(flat).view(len(self.asked), -1) for judge in (judges.proxy, judges.gold))
         yield
         best = tuple(best_of_pool(Pool(proxy, gold), n) for n in rungs(most_n))
         ideal = frontier(torch.full_like(proxy, 1 / proxy.shape[1]), proxy, FURTHEST)
-        chosen = torch.stack([rows[one[:most_n].argmax()] for rows, one in zip(flat.view(*proxy.shape, -1), proxy, strict=True)][:SHOWN])
+        chosen = torch.stack(
+            [rows[one[:most_n].argmax()] for rows, one in zip(flat.view(*proxy.shape, -1), proxy, strict=True)][:SHOWN]
+        )
         return Survey(scale_of(gold), scale_of(proxy), best, ideal, listed(chosen, self.rule))
 
 

@@ -1,21 +1,22 @@
 r"""Best of n: no training at all. Draw n answers from the reference and keep the one that the reward model likes best.
 
-How far is that from the reference? Let $F(r)$ be the share of the reference's answers whose reward is at most $r$. An
-answer with reward $r$ is kept if the other $n-1$ are no better, so best-of-n gives it $n F(r)^{n-1}$ times the
+How far is that from the reference? Let $F(r)$ be the fraction of the reference's answers whose reward is at most $r$.
+An answer with reward $r$ is kept if the other $n-1$ are no better, so best-of-n gives it $n F(r)^{n-1}$ times the
 reference's probability, and since $F$ is uniform from 0 to 1 for a reward without ties,
 
 $$\mathrm{KL}(\pi_n \| \pi_\mathrm{ref}) = \ln n + (n-1)\, E[\ln F] = \ln n - \frac{n-1}{n},$$
 
 whatever the reward is. With few answers this is wrong: an answer of probability $p$ has a step of height $p$ in $F$ and
-is kept with probability $F^n - (F-p)^n$. Then the KL stays under $-\ln p_\mathrm{best}$, and the formula is an upper bound.
+is kept with probability $F^n - (F-p)^n$. Then the KL stays under $-\ln p_\mathrm{best}$, and the formula is an upper
+bound.
 
 Measured on cards: answers of one half of a pool, $F$ from the other half, so that nothing is true by construction.
 Computed for three answers: all of them, exactly. The mean reward of the best of n comes from a pool of $N$ answers too:
 of all $\binom{N}{n}$ ways to draw n of them, the answer at rank $i$ from below is the best in $\binom{i-1}{n-1}$.
 
 Left out: best-of-n token by token; a policy trained to imitate it.
-Source: Stiennon et al. 2020, arXiv:2009.01325, and Gao et al. 2022, arXiv:2210.10760 (the formula);
-Beirami et al. 2024, arXiv:2401.01879 (an upper bound, and when it is loose); Nakano et al. 2021, arXiv:2112.09332 (ranks).
+Source: Stiennon et al. 2020, arXiv:2009.01325, and Gao et al. 2022, arXiv:2210.10760 (the formula); Beirami et al.
+2024, arXiv:2401.01879 (an upper bound, and when it is loose); Nakano et al. 2021, arXiv:2112.09332 (ranks).
 """
 
 import math
@@ -48,7 +49,9 @@ def best_of(p: Float[Tensor, "A"], rewards: Float[Tensor, "A"], n: int) -> Float
 
 
 def tilted(p: Float[Tensor, "*B A"], rewards: Float[Tensor, "*B A"], beta: float) -> Float[Tensor, "*B A"]:
-    r"""$\pi^* \propto \pi_\mathrm{ref}\, e^{r / \beta}$: of all policies with its KL, the one with the highest reward (DPO's eq. 4)."""
+    r"""$\pi^* \propto \pi_\mathrm{ref}\, e^{r / \beta}$: of all policies with its KL, the one with the highest reward
+    (DPO's eq. 4).
+    """
     return torch.softmax(p.double().log() + rewards.double() / beta, -1)
 
 
@@ -72,7 +75,9 @@ class Pool:
         """(proxy, gold, proxy of the others) of each half of each prompt's answers."""
         half = self.proxy.shape[1] // 2
         parts = [(slice(None, half), slice(half, 2 * half)), (slice(half, 2 * half), slice(None, half))]
-        return [(proxy[a], gold[a], proxy[b]) for proxy, gold in zip(self.proxy, self.gold, strict=True) for a, b in parts]
+        return [
+            (proxy[a], gold[a], proxy[b]) for proxy, gold in zip(self.proxy, self.gold, strict=True) for a, b in parts
+        ]
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ class Best:
 
 
 def rank_weights(count: int, n: int) -> Float[Tensor, "N"]:
-    """Of all ways to draw n of `count` answers, the share in which the answer at each rank, from the worst, is the best."""
+    """Of all ways to draw n of `count` answers, the share in which the answer at each rank, from the worst, is the
+    best.
+    """
     if n > count:
         raise ValueError(f"n must be at most the {count} answers there are, got {n}")
     rank = torch.arange(1, count + 1, dtype=torch.float64)
@@ -123,7 +130,9 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def frontier(p: Float[Tensor, "*B A"], rewards: Float[Tensor, "*B A"], furthest: float, points: int = 24) -> tuple[tuple[float, float], ...]:
+def frontier(
+    p: Float[Tensor, "*B A"], rewards: Float[Tensor, "*B A"], furthest: float, points: int = 24
+) -> tuple[tuple[float, float], ...]:
     """(KL, mean reward) of `tilted` for falling beta, up to a KL: no policy gets more of this reward for its KL."""
     found = []
     for beta in torch.logspace(1.5, -1.5, points).tolist():

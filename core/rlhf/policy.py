@@ -1,6 +1,6 @@
 r"""The policy: a small transformer that writes postcards, and what every method here needs of it.
 
-Step 0 of RLHF is supervised fine-tuning: the model learns to write cards at all, from the grammar's own cards. What it
+Step 1 of RLHF is supervised fine-tuning: the model learns to write cards at all, from the grammar's own cards. What it
 writes then is the *reference*; preferences change it from there. Its loss can be checked exactly: no model can be less
 surprised per word than the grammar that draws the cards.
 
@@ -31,7 +31,9 @@ FILE = SHIPPED / "postcards.safetensors"
 
 @dataclass(frozen=True)
 class Cards:
-    """Cards that a policy wrote: rows of word numbers with their prompts, and which of them are the policy's own words."""
+    """Cards that a policy wrote: rows of word numbers with their prompts, and which of them are the policy's own
+    words.
+    """
 
     tokens: Int[Tensor, "N T"]
     mask: Bool[Tensor, "N T"]  # True on the answer's tokens, `<end>` included; False on the prompt and after `<end>`
@@ -40,10 +42,12 @@ class Cards:
         return len(self.tokens)
 
 
-def prompts(count: int, dice: torch.Generator) -> Int[Tensor, "N P"]:
+def prompts(count: int, rng: torch.Generator) -> Int[Tensor, "N P"]:
     """`<start> dear anna ,`: greetings and names at random."""
-    greetings = torch.tensor([NUMBER[word] for word in GREETINGS])[torch.randint(len(GREETINGS), (count,), generator=dice)]
-    names = torch.tensor([NUMBER[word] for word in NAMES])[torch.randint(len(NAMES), (count,), generator=dice)]
+    greetings = torch.tensor([NUMBER[word] for word in GREETINGS])[
+        torch.randint(len(GREETINGS), (count,), generator=rng)
+    ]
+    names = torch.tensor([NUMBER[word] for word in NAMES])[torch.randint(len(NAMES), (count,), generator=rng)]
     return torch.stack([torch.full((count,), START), greetings, names, torch.full((count,), NUMBER[","])], 1)
 
 
@@ -56,16 +60,20 @@ def answer_mask(tokens: Int[Tensor, "N T"]) -> Bool[Tensor, "N T"]:
 
 
 @torch.no_grad()
-def sample(model: Transformer, asked: Int[Tensor, "N P"], dice: torch.Generator, temperature: float = 1.0) -> Cards:
+def sample(model: Transformer, asked: Int[Tensor, "N P"], rng: torch.Generator, temperature: float = 1.0) -> Cards:
     """Answer each prompt, all side by side, one word per pass."""
     model.eval()
     count = len(asked)
     tokens = torch.full((count, LENGTH), END)
     tokens[:, :PROMPT] = asked
-    cache, new, done = Cache(model.shape, count, LENGTH, model.embed.weight), asked, torch.zeros(count, dtype=torch.bool)
+    cache, new, done = (
+        Cache(model.shape, count, LENGTH, model.embed.weight),
+        asked,
+        torch.zeros(count, dtype=torch.bool),
+    )
     for at in range(PROMPT, LENGTH):
         p = probabilities(model(new, cache)[:, -1], Choice(temperature))  # (N, V)
-        drawn = torch.multinomial(p, 1, generator=dice)[:, 0].masked_fill(done, END)
+        drawn = torch.multinomial(p, 1, generator=rng)[:, 0].masked_fill(done, END)
         tokens[:, at], done = drawn, done | (drawn == END)
         if done.all():
             break
@@ -88,15 +96,17 @@ def card_log_probs(model: Transformer, cards: Cards) -> Float[Tensor, "N"]:
 # --- step 0: supervised fine-tuning -----------------------------------------------------------------------------------
 
 
-def train(steps: int = 3000, batch: int = 64, cards: int = 60_000, seed: int = 0) -> Iterator[tuple[int, float, Transformer]]:
+def train(
+    steps: int = 3000, batch: int = 64, cards: int = 60_000, seed: int = 0
+) -> Iterator[tuple[int, float, Transformer]]:
     """Learn to write cards; yields the step, the loss in nats per word of the answer and the model."""
-    dice = torch.Generator().manual_seed(seed)
-    data = tokens_of([postcard(dice)[0] for _ in range(cards)])
+    rng = torch.Generator().manual_seed(seed)
+    data = tokens_of([postcard(rng)[0] for _ in range(cards)])
     masks, model = answer_mask(data), Transformer(SHAPE, seed)
     optimizer = torch.optim.AdamW(model.parameters(), 4e-3, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(1, steps + 1):
         optimizer.param_groups[0]["lr"] = 4e-3 * min(1.0, step / 50) * max(0.01, 1 - step / steps)
-        rows = torch.randint(len(data), (batch,), generator=dice)
+        rows = torch.randint(len(data), (batch,), generator=rng)
         mask = masks[rows]
         loss = -(log_probs(model, data[rows]) * mask).sum() / mask.sum()
         loss.backward()
@@ -107,10 +117,10 @@ def train(steps: int = 3000, batch: int = 64, cards: int = 60_000, seed: int = 0
 
 
 @torch.no_grad()
-def judged(model: Transformer, count: int, seed: int) -> tuple[float, float]:
-    """Nats per answer word on fresh cards: the model's surprise and the grammar's own, which is the floor."""
-    dice = torch.Generator().manual_seed(seed)
-    drawn = [postcard(dice) for _ in range(count)]
+def evaluated(model: Transformer, count: int, seed: int) -> tuple[float, float]:
+    """Nats per answer word on fresh cards: the model's surprisal and the grammar's own, which is the floor."""
+    rng = torch.Generator().manual_seed(seed)
+    drawn = [postcard(rng) for _ in range(count)]
     tokens = tokens_of([words for words, _ in drawn])
     mask = answer_mask(tokens)
     prompt_surprise = float(torch.tensor(float(len(GREETINGS) * len(NAMES))).log())
@@ -146,7 +156,7 @@ def main(save_to: Path, steps: int = 3000) -> None:
     for step, loss, model in train(steps):  # noqa: B007 (the last one is kept)
         if step % 100 == 0:
             print(f"step {step}: {loss:.3f} nats per word", file=sys.stderr)
-    surprise, floor = judged(model, 2000, 1)
+    surprise, floor = evaluated(model, 2000, 1)
     print(f"fresh cards: {surprise:.4f} nats per word, the grammar itself {floor:.4f}", file=sys.stderr)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(weights, save_to, metadata={"words": json.dumps(WORDS)})

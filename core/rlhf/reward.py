@@ -1,56 +1,68 @@
-r"""The reward model: a number for every card, learnt from choices between two.
+r"""The reward model: a number for every card, learned from choices between two.
 
 Nobody can say how many points a card is worth, but anybody can say which of two they like better. Bradley and Terry's
 model ties the two together: the chance that card $w$ is preferred to card $l$ is the sigmoid of the difference of
-their rewards, so the loss of a choice is its surprise,
+their rewards, so the loss of a choice is its surprisal,
 
-$$\mathcal{L} = -\frac1N \sum_{(w,\,l)} \ln \sigma\big(r(w) - r(l)\big), \qquad \mathcal{L} = \ln 2 \text{ where } r(w) = r(l).$$
+$$\mathcal{L} = -\frac1N \sum_{(w,\,l)} \ln \sigma\big(r(w) - r(l)\big), \qquad \mathcal{L} = \ln 2 \text{ where } r(w)
+= r(l).$$
 
 Only differences count: any constant may be added to $r$. Afterwards it is shifted and scaled to mean 0 and standard
 deviation 1 on the reference's cards, so that a reward of 2 means the same whoever chose.
 
 The model reads words as the policy does (its vector for each word, frozen), values each and adds the values up.
-Words that keep company have similar vectors, so a word that was never judged gets a share of its neighbours' value.
+Words that keep company have similar vectors, so a word that was never compared gets a fraction of its neighbors' value.
 A sum has no end: a word said ten times counts ten times. No pair of ordinary cards shows that to be wrong; a policy
 that is paid by this model finds it out (`hacking`).
 
-Left out: the transformer's layers, on which InstructGPT's reward model stands (tried: with 40 choices they agree less with
-new ones than this does), an ensemble of models, noise in the choices.
+Left out: the transformer's layers, on which InstructGPT's reward model stands (tried: with 40 choices they agree less
+with new ones than this does), an ensemble of models, noise in the choices.
 Source: Bradley and Terry 1952, doi.org/10.2307/2334029; Christiano et al. 2017, arXiv:1706.03741; Stiennon et al. 2020,
-arXiv:2009.01325, section 3.4 (loss, normalisation); Ouyang et al. 2022, arXiv:2203.02155, equation 1.
+arXiv:2009.01325, section 3.4 (loss, normalization); Ouyang et al. 2022, arXiv:2203.02155, equation 1.
 """
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from core.foundations.experiment import Config, Step, setting
+from core.foundations.experiment import Config, setting
+from core.foundations.settings import seed_field
+from core.foundations.turns import without_pauses
 from core.rlhf.policy import Cards, load_policy, prompts, sample
 from core.rlhf.postcards import RULES, WORDS, gold_of, readable, words_of
 
 PAIRS = 40  # that are shown to the user, and that a rule decides
-FEWEST = 2  # clicks that can be learnt from
+FEWEST = 2  # clicks that can be learned from
 STEPS = 100  # of the reward model's training
 RATE = 0.003
 OWN = 3.0  # how fast a word's own number learns beside what the policy knows of the word
 YOU = "you"
-
-T = TypeVar("T")
-S = TypeVar("S", bound=Step)
 
 
 @dataclass(frozen=True)
 class TasteConfig(Config):
     """Whose taste it is: what all experiments of this topic share."""
 
-    rule: str = setting("cheerful", "Who chooses", choices={YOU: "you: your own clicks"} | {name: rule.what for name, rule in RULES.items()})
-    clicks: str = setting("", "Your clicks", high=PAIRS, when=("rule", YOU), help="a or b for each pair shown in preferences, in order")
-    seed: int = setting(0, "Seed", low=0, high=2**32 - 1, more=True, help="other cards; the same seed gives the same run, bit for bit")
+    rule: str = setting(
+        "cheerful",
+        "Who chooses",
+        choices={YOU: "you: your own clicks"} | {name: rule.what for name, rule in RULES.items()},
+        help="A simulated person with a taste chooses between the cards, or you do by clicking.",
+    )
+    clicks: str = setting(
+        "",
+        "Your clicks",
+        high=PAIRS,
+        when=("rule", YOU),
+        help="One letter, a or b, for each pair shown in preferences, in order; clicking writes them.",
+    )
+    seed: int = seed_field(
+        help="Another seed gives other cards; the same seed gives the same run, bit for bit.", high=2**32 - 1
+    )
 
     def check(self) -> None:
         wrong = sorted(set(self.clicks) - set("ab"))
@@ -76,10 +88,10 @@ def pairs(count: int, seed: int, temperature: float = 1.0) -> tuple[Cards, Cards
 
 def blocks(seed: int, temperature: float = 1.0) -> Iterator[tuple[Cards, Cards]]:
     """The list of pairs that belongs to a seed, without end, about `PAIRS` at a time."""
-    model, dice = load_policy(), torch.Generator().manual_seed(seed)
+    model, rng = load_policy(), torch.Generator().manual_seed(seed)
     while True:
-        asked = prompts(PAIRS, dice)
-        one, other = sample(model, asked, dice, temperature), sample(model, asked, dice, temperature)
+        asked = prompts(PAIRS, rng)
+        one, other = sample(model, asked, rng, temperature), sample(model, asked, rng, temperature)
         differ = (one.tokens != other.tokens).any(1)
         if not differ.any():
             raise ValueError(f"temperature must be higher: at {temperature:g} both answers of every pair are the same")
@@ -119,7 +131,7 @@ class Choices:
 def choosing(config: TasteConfig, count: int = PAIRS, seed: int | None = None) -> Generator[None, None, Choices]:
     """What there is to learn from: your clicks, or the first `count` pairs of the same list that the rule can decide.
 
-    Yields between its units of work (see `meanwhile`). With another seed it is what the rule says of other pairs.
+    Yields between its units of work. With another seed it is what the rule says of other pairs.
     """
     if config.rule == YOU:
         check_enough(len(config.clicks))
@@ -138,12 +150,7 @@ def choosing(config: TasteConfig, count: int = PAIRS, seed: int | None = None) -
 
 def choices(config: TasteConfig, count: int = PAIRS) -> Choices:
     """`choosing`, all at once."""
-    job = choosing(config, count)
-    while True:
-        try:
-            next(job)
-        except StopIteration as done:
-            return done.value
+    return without_pauses(choosing(config, count))
 
 
 def decided(rule: str, first: Cards, second: Cards, count: int) -> tuple[Cards, Cards]:
@@ -153,21 +160,26 @@ def decided(rule: str, first: Cards, second: Cards, count: int) -> tuple[Cards, 
 
 
 def of(first: Cards, second: Cards, first_wins: Bool[Tensor, "N"]) -> Choices:
-    """Pairs and who won as choices, unless nothing can be learnt from them."""
+    """Pairs and who won as choices, unless nothing can be learned from them."""
     pick = first_wins[:, None]
     won = Cards(torch.where(pick, first.tokens, second.tokens), torch.where(pick, first.mask, second.mask))
     lost = Cards(torch.where(pick, second.tokens, first.tokens), torch.where(pick, second.mask, first.mask))
     told = {(tuple(one), tuple(other)) for one, other in zip(won.tokens.tolist(), lost.tokens.tolist(), strict=True)}
     check_enough(len(first_wins))
     if all((loser, winner) in told for winner, loser in told):
-        raise ValueError("The choices contradict each other, each pair was decided both ways, so there is nothing to learn from them")
+        raise ValueError(
+            "The choices contradict each other, each pair was decided both ways, so there is nothing to learn from them"
+        )
     return Choices(won, lost)
 
 
 def check_enough(count: int) -> None:
     if count < FEWEST:
         got = ("none", "one")[count]
-        raise ValueError(f"At least {FEWEST} choices are needed to learn from, there is {got}: click the better card of more pairs in preferences")
+        raise ValueError(
+            f"At least {FEWEST} choices are needed to learn from, there is {got}: click the better card of more pairs"
+            " in preferences"
+        )
 
 
 def text_of(row: Int[Tensor, "T"]) -> str:
@@ -181,8 +193,8 @@ class RewardModel(nn.Module):
     """A card in, a number out: the value of each word of the answer, added up. All rewards are 0 before training.
 
     A word is described by its vector in the policy's embedding, and by a number of its own for what only the choices
-    tell; one weight for each of these is all that is learnt. `pretrained` off leaves out the vectors: a model that starts
-    from nothing, to compare with.
+    tell; one weight for each of these is all that is learned. `pretrained` off leaves out the vectors: a model that
+    starts from nothing, to compare with.
     """
 
     def __init__(self, pretrained: bool = True) -> None:
@@ -198,7 +210,7 @@ class RewardModel(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def values(self) -> Float[Tensor, "V"]:
-        """What the model pays for each word, before normalisation."""
+        """What the model pays for each word, before normalization."""
         return self.words @ self.taste  # (V, C + V) @ (C + V,)
 
     def forward(self, tokens: Int[Tensor, "N T"], mask: Bool[Tensor, "N T"]) -> Float[Tensor, "N"]:
@@ -212,16 +224,20 @@ class RewardModel(nn.Module):
 
 
 def bradley_terry_loss(won: Float[Tensor, "N"], lost: Float[Tensor, "N"]) -> Tensor:
-    """Mean surprise at the choices, in nats: ln 2 where both rewards are equal."""
+    """Mean surprisal at the choices, in nats: ln 2 where both rewards are equal."""
     return -F.logsigmoid(won - lost).mean()
 
 
-def train_reward(model: RewardModel, chosen: Choices, steps: int = STEPS, learning_rate: float = RATE) -> Iterator[float]:
-    """Learn from the choices, all of them at every step; yields each step's loss in nats, before its correction."""
+def train_reward(
+    model: RewardModel, chosen: Choices, steps: int = STEPS, learning_rate: float = RATE
+) -> Iterator[float]:
+    """Learn from the choices, all of them at every step; yields each step's loss in nats, before its update."""
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-        loss = bradley_terry_loss(model(chosen.won.tokens, chosen.won.mask), model(chosen.lost.tokens, chosen.lost.mask))
+        loss = bradley_terry_loss(
+            model(chosen.won.tokens, chosen.won.mask), model(chosen.lost.tokens, chosen.lost.mask)
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -229,7 +245,7 @@ def train_reward(model: RewardModel, chosen: Choices, steps: int = STEPS, learni
 
 
 def trained_reward(config: TasteConfig) -> Generator[None, None, RewardModel]:
-    """The reward model of this taste, normalised: yields between its units of work, then returns it (see `meanwhile`)."""
+    """The reward model of this taste, normalized: yields between its units of work, then returns it."""
     chosen = yield from choosing(config)
     model = RewardModel()
     for _ in train_reward(model, chosen):
@@ -240,17 +256,7 @@ def trained_reward(config: TasteConfig) -> Generator[None, None, RewardModel]:
     return model.requires_grad_(False).eval()
 
 
-def meanwhile(job: Generator[Any, None, T], pause: S) -> Generator[S, None, T]:
-    """`result = yield from meanwhile(trained_reward(config), MyStep(...))`: the Step goes out between the job's units."""
-    while True:
-        try:
-            next(job)
-        except StopIteration as done:
-            return done.value
-        yield pause
-
-
 def reference_cards(count: int, seed: int) -> Cards:
     """What the reference policy writes."""
-    dice = torch.Generator().manual_seed(seed)
-    return sample(load_policy(), prompts(count, dice), dice)
+    rng = torch.Generator().manual_seed(seed)
+    return sample(load_policy(), prompts(count, rng), rng)

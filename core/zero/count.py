@@ -1,10 +1,13 @@
-r"""A thousand ranks on one machine: a process group that sends nothing, tensors that hold nothing, and PyTorch's own count of the bytes.
+r"""A thousand ranks on one machine: a process group that sends nothing, tensors that hold nothing, and PyTorch's own
+count of the bytes.
 
-`FSDPMemTracker` follows every tensor of a step of FSDP2 and sorts the bytes by what they are for. With fake tensors (a shape and no memory) and
-the *fake* process group (rank 0 of any number of ranks, whose partners do not exist) a step of a 7.5-billion model on 1,024 ranks is counted
-to the byte on a laptop. What is counted depends on shapes alone, not on values; a test compares it with a step that is real.
+`FSDPMemTracker` follows every tensor of a step of FSDP2 and sorts the bytes by what they are for. With fake tensors (a
+shape and no memory) and the *fake* process group (rank 0 of any number of ranks, whose partners do not exist) a step of
+a 7.5-billion model on 1,024 ranks is counted to the byte on a laptop. What is counted depends on shapes alone, not on
+values; a test compares it with a step that is real.
 
-Both are global states of a process, hence all this runs in processes of its own. The counts that take minutes are kept in `counted.json`, made by
+Both are global states of a process, hence all this runs in processes of its own. The counts that take minutes are kept
+in `counted.json`, made by
 
     python -m core.zero.count
 """
@@ -61,7 +64,9 @@ def imagined(ranks: int) -> Iterator[None]:
 
 
 def count(shape: Shape, stage: int, ranks: int, batch: int = 1) -> Count:
-    """One step of FSDP2 with weights of 32 bits, gathered in 16 bits, on fake tensors; the second step, when the optimizer has its memory."""
+    """One step of FSDP2 with weights of 32 bits, gathered in 16 bits, on fake tensors; the second step, when the
+    optimizer has its memory.
+    """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
@@ -75,7 +80,12 @@ def count(shape: Shape, stage: int, ranks: int, batch: int = 1) -> Count:
         model = bare(shape)
         weights, layer = (sum(weight.numel() for weight in part.parameters()) for part in (model, model.blocks[0]))
         for module in (*model.blocks, model):
-            fully_shard(module, mesh=mesh, reshard_after_forward=stage == 3, mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32))
+            fully_shard(
+                module,
+                mesh=mesh,
+                reshard_after_forward=stage == 3,
+                mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32),
+            )
         assert isinstance(model, Transformer)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=False)
         tokens = torch.zeros(batch, shape.context, dtype=torch.long)
@@ -99,7 +109,10 @@ def bare(shape: Shape) -> Any:
 
     from core.foundations import transformer
 
-    with patch.object(transformer, "skip_init", lambda layer, *sizes, **more: layer(*sizes, **more)), patch.object(transformer.Transformer, "initialise"):
+    with (
+        patch.object(transformer, "skip_init", lambda layer, *sizes, **more: layer(*sizes, **more)),
+        patch.object(transformer.Transformer, "initialise"),
+    ):
         return transformer.Transformer(shape)
 
 
@@ -123,7 +136,13 @@ def by_kind(snapshot: Any) -> tuple[tuple[str, int], ...]:
 def kept() -> tuple[Count, ...]:
     """The counts of the 7.5-billion model that took minutes."""
     rows = json.loads(KEPT.read_text(encoding="utf-8"))["counts"]
-    told = ({**row, **{moment: tuple((kind, nbytes) for kind, nbytes in row[moment].items()) for moment in ("peak", "after")}} for row in rows)
+    told = (
+        {
+            **row,
+            **{moment: tuple((kind, nbytes) for kind, nbytes in row[moment].items()) for moment in ("peak", "after")},
+        }
+        for row in rows
+    )
     return tuple(Count(**row) for row in told)
 
 
@@ -135,7 +154,10 @@ def keep() -> None:
         with imagined(ranks):
             found = count(BIG, stage, ranks)
         rows.append(asdict(found) | {"peak": dict(found.peak), "after": dict(found.after)})
-        print(f"stage {stage}, {ranks:>4} ranks: {sum(dict(found.peak).values()) / 1e9:.2f} GB at the peak, {time.process_time() - started:.0f} CPU-seconds")
+        print(
+            f"stage {stage}, {ranks:>4} ranks: {sum(dict(found.peak).values()) / 1e9:.2f} GB at the peak,"
+            f" {time.process_time() - started:.0f} CPU-seconds"
+        )
     head = {"command": "python -m core.zero.count", "model": BIG.as_dict(), "batch": 1, "unit": "bytes on rank 0"}
     KEPT.write_text(json.dumps(head | {"counts": rows}, indent=1) + "\n", encoding="utf-8")
 

@@ -27,11 +27,16 @@ def dealt(sizes: list[int], ranks: int) -> list[int]:
 
 
 def planned(tensors: Tensors) -> tuple[tuple[tuple[str, Spans], ...], tuple[tuple[str, Spans], ...]]:
-    """Weights and means by way, as they should be; stage 2's means are cut through the rows of its units, and known when they are there."""
+    """Weights and means by way, as they should be; stage 2's means are cut through the rows of its units, and known
+    when they are there.
+    """
     sizes = [int(np.prod(shape)) for _, shape in tensors]
     owner = dealt(sizes, RANKS)
     all_ = tuple((name, ((0, size),) * RANKS) for (name, _), size in zip(tensors, sizes, strict=True))
-    one = tuple((name, tuple((0, size if rank == own else 0) for rank in range(RANKS))) for (name, _), size, own in zip(tensors, sizes, owner, strict=True))
+    one = tuple(
+        (name, tuple((0, size if rank == own else 0) for rank in range(RANKS)))
+        for (name, _), size, own in zip(tensors, sizes, owner, strict=True)
+    )
     slices = tuple((name, tuple(chunk(shape, rank, RANKS) for rank in range(RANKS))) for name, shape in tensors)
     twice = tuple((name, tuple(chunk(shape, rank % 2, 2) for rank in range(RANKS))) for name, shape in tensors)
     weights = (all_, all_, all_, slices, twice)
@@ -52,8 +57,12 @@ def lost_share(spans: Spans, lost: int) -> float:
     return dead
 
 
-def grid(tensors: Tensors, weights: tuple[tuple[str, Spans], ...], means: tuple[tuple[str, Spans], ...], gone: int | None) -> Float[np.ndarray, "2 W T C"]:
-    """Weights and means by way: a line per matrix, and for every rank PARTS columns and an empty one; the last PARTS are what is left."""
+def grid(
+    tensors: Tensors, weights: tuple[tuple[str, Spans], ...], means: tuple[tuple[str, Spans], ...], gone: int | None
+) -> Float[np.ndarray, "2 W T C"]:
+    """Weights and means by way: a line per matrix, and for every rank PARTS columns and an empty one; the last PARTS
+    are what is left.
+    """
     matrices = [number for number, (_, shape) in enumerate(tensors) if len(shape) > 1]
     cells = np.full((2, len(WAYS), len(matrices), (RANKS + 1) * (PARTS + 1) - 1), NOT_HERE)
     for kind, ways in enumerate((weights, means)):

@@ -6,7 +6,7 @@
 | 1 | DDP and `ZeroRedundancyOptimizer` | whole tensors are dealt out, so shares differ; gradients go to all, and new weights are broadcast: 3P instead of 2P |
 | 2 | `fully_shard(reshard_after_forward=False)` | weights are whole from the forward to the backward pass only, not between steps |
 | 3 | `fully_shard(reshard_after_forward=True)` | tensors are cut by rows, so the last rank may have fewer |
-"""
+"""  # noqa: E501 (a table)
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,9 @@ from core.zero.training import Size, Trainee
 class Library(Trainee):
     """One rank of stage 0, 1, 2 or 3. With `in_order`, gradients are added in the order of the ranks."""
 
-    def __init__(self, size: Size, stage: int, rank: int, ranks: int, *, in_order: bool = False, replicas: int = 1) -> None:
+    def __init__(
+        self, size: Size, stage: int, rank: int, ranks: int, *, in_order: bool = False, replicas: int = 1
+    ) -> None:
         super().__init__(size, rank, ranks)
         self.stage, settings = stage, {"lr": size.learning_rate, "weight_decay": 0.0, "foreach": False}
         self.called: nn.Module = self.replicated(in_order) if stage < 2 else self.sharded(in_order, replicas)
@@ -39,7 +41,9 @@ class Library(Trainee):
         self.named = dict(self.model.named_parameters())  # FSDP2 has DTensors here while a unit is sharded
 
     def replicated(self, in_order: bool) -> nn.Module:
-        """Stages 0 and 1: whole weights everywhere. As views of DDP's buckets, gradients are there once and not twice."""
+        """Stages 0 and 1: whole weights everywhere. As views of DDP's buckets, gradients are there once and not
+        twice.
+        """
         wrapped = nn.parallel.DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         if in_order:
             wrapped.register_comm_hook(None, ddp_in_order)  # type: ignore[arg-type]
@@ -51,7 +55,11 @@ class Library(Trainee):
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
         kind = device(self.rank).type
-        mesh = init_device_mesh(kind, (self.ranks,)) if replicas == 1 else init_device_mesh(kind, (replicas, self.ranks // replicas), mesh_dim_names=("r", "s"))
+        mesh = (
+            init_device_mesh(kind, (self.ranks,))
+            if replicas == 1
+            else init_device_mesh(kind, (replicas, self.ranks // replicas), mesh_dim_names=("r", "s"))
+        )
         for module in (*self.model.blocks, self.model):
             fully_shard(module, mesh=mesh, reshard_after_forward=self.stage == 3)
             if in_order:
@@ -70,7 +78,9 @@ class Library(Trainee):
         self.optimizer.zero_grad(set_to_none=self.stage > 1)
 
     def weights(self) -> Iterator[Tensor]:
-        """Own slices, and what is gathered now: FSDP2 puts whole tensors in the place of slices while a unit is gathered."""
+        """Own slices, and what is gathered now: FSDP2 puts whole tensors in the place of slices while a unit is
+        gathered.
+        """
         for weight in (*self.named.values(), *self.model.parameters()):
             yield local(weight)
 

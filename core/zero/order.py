@@ -1,8 +1,8 @@
 """Sums over ranks in one fixed order: rank 0, then 1, then 2 ... whatever the collective, the bucket or the stage.
 
-(a + b) + c is not a + (b + c) in floating point. gloo's ring adds each part of a row in another order, beginning with another rank, and
-where a number stands in its row depends on the stage. With two ranks that does not matter (a + b is b + a); with four the last
-bits differ. Added in the order of the ranks, all stages compute the same bits.
+(a + b) + c is not a + (b + c) in floating point. gloo's ring adds each part of a row in another order, beginning with
+another rank, and where a number stands in its row depends on the stage. With two ranks that does not matter (a + b is b
++ a); with four the last bits differ. Added in the order of the ranks, all stages compute the same bits.
 """
 
 from typing import Any
@@ -14,7 +14,10 @@ from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
 
 
 def summed_in_order(row: Tensor, own: slice) -> Tensor:
-    """The sum over all ranks of the part `own` of their rows. It sends more than a ring does: it is for comparing bits."""
+    """The sum over all ranks of the part `own` of their rows.
+
+    It sends more than a ring does: it is for comparing bits.
+    """
     everyone = [torch.empty_like(row) for _ in range(dist.get_world_size())]
     dist.all_gather(everyone, row)
     total = everyone[0][own].clone()
@@ -29,7 +32,9 @@ class InOrder(ReduceScatter):
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
-    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False) -> None:
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False
+    ) -> None:
         piece, rank = len(output_tensor), dist.get_rank(group)
         total = summed_in_order(input_tensor, slice(rank * piece, (rank + 1) * piece))
         output_tensor.copy_(total / dist.get_world_size(group) if op == dist.ReduceOp.AVG else total)

@@ -38,7 +38,9 @@ def pieces(run: Trainee) -> Iterator[Piece]:
 
 
 def first_number(weight: Tensor) -> int:
-    """Where a rank's slice begins in its tensor: what a tensor that counts its own numbers says when it is cut in the same way."""
+    """Where a rank's slice begins in its tensor: what a tensor that counts its own numbers says when it is cut in the
+    same way.
+    """
     if not isinstance(weight, DTensor):
         return 0
     counted = cut_alike(weight, torch.arange(weight.numel(), device=weight.device).view(weight.shape))
@@ -58,14 +60,22 @@ def put(run: Trainee, state: State) -> None:
     """Give the run that state, each rank its own part of it."""
     tensors = iter(parts_of(run.size, state))
     if isinstance(run, Library):
-        own = {weight for group in run.zero.optim.param_groups for weight in group["params"]} if run.stage == 1 else set(run.named.values())
+        own = (
+            {weight for group in run.zero.optim.param_groups for weight in group["params"]}
+            if run.stage == 1
+            else set(run.named.values())
+        )
         optimizer = run.zero.optim if run.stage == 1 else run.optimizer
         for weight, (_, values, means) in zip(run.named.values(), tensors, strict=True):
             here = [part.to(weight.device, copy=True) for part in (values, *means)]
             first, second, third = (cut_alike(weight, part) if isinstance(weight, DTensor) else part for part in here)
             local(weight).copy_(local(first))
             if weight in own:
-                optimizer.state[weight] = {"step": torch.tensor(float(state.count)), "exp_avg": second, "exp_avg_sq": third}
+                optimizer.state[weight] = {
+                    "step": torch.tensor(float(state.count)),
+                    "exp_avg": second,
+                    "exp_avg_sq": third,
+                }
     elif isinstance(run, Written):
         told = {name: (values, means) for name, values, means in tensors}
         names = {weight: name for name, weight in run.model.named_parameters()}

@@ -1,6 +1,7 @@
 """A whole state of training, the pieces that ranks hold of it, and what pieces make when they are put together."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ Row = Float[np.ndarray, "P"]
 
 @dataclass(frozen=True)
 class State:
-    """A whole state of training: the weights in a row, AdamW's two means of each, and its count of steps."""
+    """A whole state of training: the weights in a row, AdamW's two moments of each, and its count of steps."""
 
     weights: Row
     means: Float[np.ndarray, "2 P"]
@@ -44,7 +45,7 @@ class Rest:
 
 def together(sizes: tuple[tuple[str, int], ...], count: int, held: list[Piece]) -> Rest:
     """All pieces put into one state. sizes: the tensors and their numbers, in the order of the row."""
-    starts = dict(zip((name for name, _ in sizes), np.cumsum([0] + [size for _, size in sizes]), strict=False))
+    starts = dict(zip((name for name, _ in sizes), accumulate((size for _, size in sizes), initial=0), strict=False))
     whole = sum(size for _, size in sizes)
     values, alive = np.zeros((3, whole), np.float32), np.zeros((2, whole), bool)
     for piece in held:
@@ -52,7 +53,12 @@ def together(sizes: tuple[tuple[str, int], ...], count: int, held: list[Piece]) 
         values[1:3, place] = piece.values if piece.means else values[1:3, place]
         values[0, place] = values[0, place] if piece.means else piece.values[0]
         alive[int(piece.means), place] = True
-    gaps = [(name, means, *gap) for name, size in sizes for means in (False, True) for gap in gaps_of(alive[int(means), starts[name] : starts[name] + size])]
+    gaps = [
+        (name, means, *gap)
+        for name, size in sizes
+        for means in (False, True)
+        for gap in gaps_of(alive[int(means), starts[name] : starts[name] + size])
+    ]
     state = State(values[0], values[1:], count)
     return Rest(state, int((~alive[0]).sum()), int((~alive[1]).sum()), tuple(gaps))
 

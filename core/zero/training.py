@@ -1,7 +1,7 @@
 """One rank's part of a training run: its share of each batch, one step of the model, and what it holds, to the byte.
 
-Where the weights, the gradients and AdamW's means lie is another matter: `library.py` and `written.py` decide that, each for the
-stages 0 to 3. Every rank draws the whole batch from the same seed and takes its own share of it.
+Where the weights, the gradients and AdamW's moments lie is another matter: `library.py` and `written.py` decide that,
+each for the stages 0 to 3. Every rank draws the whole batch from the same seed and takes its own share of it.
 """
 
 from abc import ABC, abstractmethod
@@ -53,7 +53,9 @@ class Held:
         return self.weights + self.gradients + self.optimizer
 
 
-Share = tuple[float, float, float]  # of a unit's weights, gradients and optimizer memory that is here: 1 whole, 0 nothing
+Share = tuple[
+    float, float, float
+]  # of a unit's weights, gradients and optimizer memory that is here: 1 whole, 0 nothing
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,20 @@ class Trainee(ABC):
     def __init__(self, size: Size, rank: int, ranks: int) -> None:
         self.size, self.rank, self.ranks = size, rank, ranks
         self.text = load_corpus("play").train_ids
-        self.dice = torch.Generator().manual_seed(size.seed)
+        self.rng = torch.Generator().manual_seed(size.seed)
         self.model = size.model().to(device(rank))
 
     def share(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
-        """This rank's windows of the next batch."""
-        batch = batch_of(self.text, self.size.context, self.size.windows, self.dice)
+        """This rank's sequences of the next batch."""
+        batch = batch_of(self.text, self.size.context, self.size.windows, self.rng)
         own = slice(self.rank * self.size.windows // self.ranks, (self.rank + 1) * self.size.windows // self.ranks)
         return batch[0][own].to(device(self.rank)), batch[1][own].to(device(self.rank))
 
     def one_step(self, pause: Callable[[str], None] = lambda moment: None) -> float:
-        """The loss of this rank's share before the step, in nats per character. `pause` is called at each of MOMENTS."""
+        """The loss of this rank's share before the step, in nats per character.
+
+        `pause` is called at each of MOMENTS.
+        """
         inputs, targets = self.share()
         loss = F.cross_entropy(self.logits(inputs).flatten(0, 1).float(), targets.flatten())
         pause(MOMENTS[0])

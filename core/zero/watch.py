@@ -1,8 +1,9 @@
 """A step under observation: what is whole, what is sliced, and how much has been sent, at every turn of the step.
 
-The hooks stand where each unit (a layer, or all that is outside of the layers) begins and ends its forward pass, begins its backward
-pass, and is in the middle of it. What FSDP2 did before a hook is seen by it: a gathered unit has plain tensors for weights, a freed one
-`DTensor`s that hold a slice. Buffers that live within a collective are not seen here; `scale` counts them.
+The hooks stand where each unit (a layer, or all that is outside of the layers) begins and ends its forward pass, begins
+its backward pass, and is in the middle of it. What FSDP2 did before a hook is seen by it: a gathered unit has plain
+tensors for weights, a freed one `DTensor`s that hold a slice. Buffers that live within a collective are not seen here;
+`scale` counts them.
 """
 
 from collections import Counter
@@ -33,7 +34,9 @@ class Traffic(CommDebugMode):
         name = func._overloadpacket.__name__ if hasattr(func, "_overloadpacket") else ""
         if name in SENT and str(func).startswith("c10d."):
             self.counts[name] += 1
-            self.numbers[name] += max(sum(leaf.numel() for leaf in tree_leaves(arg) if isinstance(leaf, Tensor)) for arg in args[:2])
+            self.numbers[name] += max(
+                sum(leaf.numel() for leaf in tree_leaves(arg) if isinstance(leaf, Tensor)) for arg in args[:2]
+            )
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     @property
@@ -61,7 +64,9 @@ class Film:
     def take(self, doing: str, unit: int = -1) -> None:
         shares = tuple(self.share(names) for names in self.rows)
         held = self.run.held()
-        self.frames.append(Frame(doing, unit, shares, (held.weights, held.gradients, held.optimizer), self.traffic.sent))
+        self.frames.append(
+            Frame(doing, unit, shares, (held.weights, held.gradients, held.optimizer), self.traffic.sent)
+        )
 
     def share(self, names: list[str]) -> Share:
         """How much of a unit is on this rank now."""
@@ -69,7 +74,11 @@ class Film:
         size = sum(self.run.named[name].numel() for name in names)
         weights = sum(local(now[name]).numel() for name in names)
         gradients = sum(max(held_gradient(now[name]), held_gradient(self.run.named[name])) for name in names)
-        means = sum(local(states[weight]["exp_avg"]).numel() for weight in (self.run.named[name] for name in names) if weight in states)
+        means = sum(
+            local(states[weight]["exp_avg"]).numel()
+            for weight in (self.run.named[name] for name in names)
+            if weight in states
+        )
         return weights / size, gradients / size, means / size
 
     @contextmanager
@@ -78,9 +87,15 @@ class Film:
         handles: list[Any] = []
         for number, module in enumerate(self.units):
             handles.append(module.register_forward_pre_hook(lambda *_, number=number: self.take("forward", number)))
-            handles.append(module.register_forward_hook(lambda *told, number=number: self.end_of_forward(number, told[-1])))
+            handles.append(
+                module.register_forward_hook(lambda *told, number=number: self.end_of_forward(number, told[-1]))
+            )
             if number:
-                handles.append(module.attention.register_forward_hook(lambda *told, number=number: self.on_way_back(number, told[-1])))  # type: ignore[union-attr]
+                handles.append(
+                    module.attention.register_forward_hook(  # type: ignore[union-attr]
+                        lambda *told, number=number: self.on_way_back(number, told[-1])
+                    )
+                )
         try:
             yield
         finally:
@@ -88,7 +103,10 @@ class Film:
                 handle.remove()
 
     def end_of_forward(self, number: int, output: Tensor) -> None:
-        """The unit has gone forward. FSDP2's own hook on this output comes first, so when the gradient arrives the unit is gathered again."""
+        """The unit has gone forward.
+
+        FSDP2's own hook on this output comes first, so when the gradient arrives the unit is gathered again.
+        """
         self.take("forward ends", number)
         self.on_way_back(number, output)
 

@@ -1,8 +1,8 @@
 r"""ZeRO written out: the stages 1, 2 and 3 with nothing but `reduce_scatter` and `all_gather` on flat rows of numbers.
 
-A *unit* is a part of the model, a layer for instance. Its weights lie one after the other in one row, which is cut into $N$ equal
-pieces; piece $i$ is rank $i$'s own. AdamW runs on the own piece alone, so its means are there for $1/N$ of the weights: that is
-stage 1, and the rest follows from when a row is whole.
+A *unit* is a part of the model, a layer for instance. Its weights lie one after the other in one row, which is cut into
+$N$ equal pieces; piece $i$ is rank $i$'s own. AdamW runs on the own piece alone, so its moments are there for $1/N$ of
+the weights: that is stage 1, and the rest follows from when a row is whole.
 
 | | weights are whole | gradients are whole |
 |---|---|---|
@@ -11,10 +11,12 @@ stage 1, and the rest follows from when a row is whole.
 | stage 2 | always | while the backward pass is in the unit |
 | stage 3 | while a pass is in the unit | while the backward pass is in the unit |
 
-With `mixed`, weights and gradients have 16 bits and the optimizer has its own weights in 32: 2 + 2 + 12 bytes, as in the paper.
+With `mixed`, weights and gradients have 16 bits and the optimizer has its own weights in 32: 2 + 2 + 12 bytes, as in
+the paper.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -29,12 +31,18 @@ from core.zero.training import PADS, Size, Trainee
 class Unit:
     """Some weights in one row, of which a piece is this rank's own."""
 
-    def __init__(self, weights: Sequence[nn.Parameter], stage: int, rank: int, ranks: int, *, mixed: bool, in_order: bool) -> None:
+    def __init__(
+        self, weights: Sequence[nn.Parameter], stage: int, rank: int, ranks: int, *, mixed: bool, in_order: bool
+    ) -> None:
         self.stage, self.ranks, self.in_order = stage, ranks, in_order
         self.tensors, self.shapes = list(weights), [weight.shape for weight in weights]
-        starts = np.cumsum([0] + [up_to(weight.numel(), PADS) for weight in weights])
+        starts = list(accumulate((up_to(weight.numel(), PADS) for weight in weights), initial=0))
         self.places = [slice(start, start + weight.numel()) for start, weight in zip(starts, weights, strict=False)]
-        self.row = torch.zeros(up_to(int(starts[-1]), ranks if stage else 1), device=weights[0].device, dtype=torch.bfloat16 if mixed else torch.float32)
+        self.row = torch.zeros(
+            up_to(starts[-1], ranks if stage else 1),
+            device=weights[0].device,
+            dtype=torch.bfloat16 if mixed else torch.float32,
+        )
         self.gradient: Tensor | None = None  # of the row
         self.arrived = 0
         for weight, place in zip(weights, self.places, strict=True):
@@ -58,7 +66,9 @@ class Unit:
         self.row.untyped_storage().resize_(0)
 
     def arrive(self, weight: Tensor) -> None:
-        """Autograd has one tensor's gradient: put it into the row of gradients. After the last one, stages 2 and 3 share it out."""
+        """Autograd has one tensor's gradient: put it into the row of gradients. After the last one, stages 2 and 3
+        share it out.
+        """
         if self.gradient is None:
             self.gradient = torch.zeros(len(self.row), dtype=self.row.dtype, device=self.row.device)
         number = next(number for number, tensor in enumerate(self.tensors) if tensor is weight)
@@ -103,9 +113,13 @@ def up_to(number: int, multiple: int) -> int:
 
 
 class Written(Trainee):
-    """One rank of the written-out ZeRO, with the layers of the model as units, and all that is outside of them as one more."""
+    """One rank of the written-out ZeRO, with the layers of the model as units, and all that is outside of them as one
+    more.
+    """
 
-    def __init__(self, size: Size, stage: int, rank: int, ranks: int, *, mixed: bool = False, in_order: bool = False) -> None:
+    def __init__(
+        self, size: Size, stage: int, rank: int, ranks: int, *, mixed: bool = False, in_order: bool = False
+    ) -> None:
         super().__init__(size, rank, ranks)
         self.names = [name for name, _ in self.model.named_parameters()]
         if mixed:
@@ -122,7 +136,9 @@ class Written(Trainee):
                 module.register_forward_hook(lambda *_, unit=unit: unit.free())
                 module.register_full_backward_pre_hook(lambda *_, unit=unit: unit.gather())
         self.stage = stage
-        self.optimizer = torch.optim.AdamW([unit.master for unit in self.units], lr=size.learning_rate, weight_decay=0.0, foreach=False)
+        self.optimizer = torch.optim.AdamW(
+            [unit.master for unit in self.units], lr=size.learning_rate, weight_decay=0.0, foreach=False
+        )
 
     def logits(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         result: Tensor = self.model(inputs)

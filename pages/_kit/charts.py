@@ -1,8 +1,8 @@
 """The whole chart vocabulary: what a tab's main picture can be made of, and how Steps add to it.
 
-A picture is a list of panels, each a plain dict that assets/viz.js and assets/player.js draw in the browser. Axis titles
-come with units, both required. Colours are names (a, b, c ... are colour-blind safe), so that light and dark each have
-their own.
+A picture is a list of panels, each a plain dict that assets/viz.js and assets/player.js draw in the browser. Axis
+titles come with units, both required. Colours are names (a, b, c ... are colour-blind safe), so that light and dark
+each have their own.
 """
 
 import base64
@@ -23,9 +23,30 @@ def series(id: str, label: str, colour: str, *, dots: bool = False, faint: bool 
     return {"id": id, "label": label, "colour": colour, "dots": dots, "faint": faint}
 
 
-def lines(id: str, title: str, x: dict[str, Any], y: dict[str, Any], members: Sequence[dict[str, Any]], *, span: int = 12, height: int = 300) -> Panel:
-    """A live line chart. `Sketch.point` adds to it, `Sketch.levels` draws horizontal lines, `Sketch.marks` vertical ones."""
-    return {"id": id, "type": "lines", "title": title, "x": x, "y": y, "series": list(members), "span": span, "height": height}
+def lines(
+    id: str,
+    title: str,
+    x: dict[str, Any],
+    y: dict[str, Any],
+    members: Sequence[dict[str, Any]],
+    *,
+    span: int = 12,
+    height: int = 300,
+) -> Panel:
+    """A live line chart.
+
+    `Sketch.point` adds to it, `Sketch.levels` draws horizontal lines, `Sketch.marks` vertical ones.
+    """
+    return {
+        "id": id,
+        "type": "lines",
+        "title": title,
+        "x": x,
+        "y": y,
+        "series": list(members),
+        "span": span,
+        "height": height,
+    }
 
 
 def text(id: str, title: str, *, span: int = 12, height: int | None = None) -> Panel:
@@ -33,13 +54,27 @@ def text(id: str, title: str, *, span: int = 12, height: int | None = None) -> P
     return {"id": id, "type": "text", "title": title, "span": span, "height": height}
 
 
-def heat(values: Any, names: Sequence[str], *, left: Sequence[str] = (), below: str = "", top: str = "", low: float = 0.0, high: float = 1.0) -> dict[str, Any]:
-    """Heat maps for one frame of a `matrix` view. values: array (rows, columns, height, width) of numbers from low to high.
+def heat(
+    values: Any,
+    names: Sequence[str],
+    *,
+    left: Sequence[str] = (),
+    below: str = "",
+    top: str = "",
+    low: float = 0.0,
+    high: float = 1.0,
+) -> dict[str, Any]:
+    """Heat maps for one frame of a `matrix` view. values: array (rows, columns, height, width) of numbers from low to
+    high.
 
     left: a label per line of a map; below: a character per column; top: the characters of a square map, for hovering.
     """
     scaled = ((values - low) / ((high - low) or 1.0)).clip(0, 1) * 255
-    told = {"shape": list(values.shape), "bytes": base64.b64encode(scaled.astype("uint8").tobytes()).decode(), "names": list(names)}
+    told: dict[str, Any] = {
+        "shape": list(values.shape),
+        "bytes": base64.b64encode(scaled.astype("uint8").tobytes()).decode(),
+        "names": list(names),
+    }
     told |= {"low": low, "high": high} if (low, high) != (0.0, 1.0) else {}
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
@@ -57,15 +92,27 @@ def picture(values: Any, name: str = "", *, under: str = "", mark: str = "") -> 
 # --- Plotly charts: a layout, and traces as the data of a frame ---
 
 
-def chart(x: dict[str, Any], y: dict[str, Any], *, log_x: bool = False, log_y: bool = False, stacked: bool = False, legend: bool = False) -> dict[str, Any]:
+def chart(
+    x: dict[str, Any],
+    y: dict[str, Any],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    stacked: bool = False,
+    legend: bool = False,
+) -> dict[str, Any]:
     """The layout of a `plot` view with numbers on both axes. stacked: bars stand on each other."""
-    named = [{"title": {"text": one["title"]}} | ({"range": [0, one["high"]]} if one["high"] else {}) for one in (x, y)]
+    named: list[dict[str, Any]] = [
+        {"title": {"text": one["title"]}} | ({"range": [0, one["high"]]} if one["high"] else {}) for one in (x, y)
+    ]
     for one, log in zip(named, (log_x, log_y), strict=True):
         one |= {"type": "log", "dtick": 1, "exponentformat": "power"} if log else {}
     return frame_of(named[0], named[1], 62, legend) | ({"barmode": "stack"} if stacked else {})
 
 
-def ranking(x: dict[str, Any], y: dict[str, Any], *, stacked: bool = False, legend: bool = False, left: int = 104) -> dict[str, Any]:
+def ranking(
+    x: dict[str, Any], y: dict[str, Any], *, stacked: bool = False, legend: bool = False, left: int = 104
+) -> dict[str, Any]:
     """The layout of a `plot` view with a name per line and horizontal bars, the first on top."""
     across = {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None}
     down = {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"}
@@ -84,20 +131,40 @@ def frame_of(x: dict[str, Any], y: dict[str, Any], left: int, legend: bool) -> d
     }
 
 
-def bars(labels: Sequence[str], lengths: Sequence[float], marked: str = "", *, label: str = "", colour: str = "") -> list[dict[str, Any]]:
+def bars(
+    labels: Sequence[str], lengths: Sequence[float], marked: str = "", *, label: str = "", colour: str = ""
+) -> list[dict[str, Any]]:
     """Horizontal bars for a `ranking`, the first one on top; one of them may be marked."""
     colours = [colour or ("b" if label == marked else "a") for label in labels]
-    return [{"type": "bar", "orientation": "h", "x": [rounded(length) for length in lengths], "y": list(labels), "colours": colours, "name": label}]
+    return [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [rounded(length) for length in lengths],
+            "y": list(labels),
+            "colours": colours,
+            "name": label,
+        }
+    ]
 
 
-def columns(xs: Sequence[float | str], heights: Sequence[float], label: str, colour: str, *, width: float | None = None) -> dict[str, Any]:
+def columns(
+    xs: Sequence[float | str], heights: Sequence[float], label: str, colour: str, *, width: float | None = None
+) -> dict[str, Any]:
     """Upright bars: a histogram, or kinds that stack."""
     told = {"type": "bar", "x": list(xs), "y": [rounded(height) for height in heights], "name": label, "colour": colour}
     return told | ({"width": width} if width else {})
 
 
 def dots(
-    xs: Sequence[float], ys: Sequence[float | None], label: str, colour: str, *, line: bool = False, errors: Sequence[float] = (), names: Sequence[str] = ()
+    xs: Sequence[Any],
+    ys: Sequence[Any],
+    label: str,
+    colour: str,
+    *,
+    line: bool = False,
+    errors: Sequence[float] = (),
+    names: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Points, with error bars and a name each where they are given; `line` joins them."""
     mode = "+".join(["markers"] + (["lines"] if line else []) + (["text"] if names else []))
@@ -114,7 +181,9 @@ def dots(
     return told | ({"text": list(names), "textposition": "top center"} if names else {})
 
 
-def curve(xs: Sequence[float | None], ys: Sequence[float | None], label: str, colour: str, *, dash: bool = False, filled: bool = False) -> dict[str, Any]:
+def curve(
+    xs: Sequence[Any], ys: Sequence[Any], label: str, colour: str, *, dash: bool = False, filled: bool = False
+) -> dict[str, Any]:
     """A line without points. filled: an area that stands on the filled curve before it."""
     told: dict[str, Any] = {
         "type": "scatter",
@@ -129,7 +198,9 @@ def curve(xs: Sequence[float | None], ys: Sequence[float | None], label: str, co
 
 def spikes(xs: Sequence[float], height: float, label: str, colour: str) -> dict[str, Any]:
     """Upright lines from 0 to `height`: the levels of a code, the places of something."""
-    return curve([part for x in xs for part in (x, x, None)], [part for _ in xs for part in (0.0, height, None)], label, colour)
+    return curve(
+        [part for x in xs for part in (x, x, None)], [part for _ in xs for part in (0.0, height, None)], label, colour
+    )
 
 
 def rounded(value: float) -> float | None:
@@ -141,7 +212,9 @@ class Sketch:
     """Collects what Steps add to a picture, until the next message to the browser takes it."""
 
     def __init__(self) -> None:
-        self.points: dict[str, dict[str, tuple[list[float], list[float | None]]]] = {}  # all so far, by panel and series
+        self.points: dict[
+            str, dict[str, tuple[list[float], list[float | None]]]
+        ] = {}  # all so far, by panel and series
         self.sent: dict[tuple[str, str], int] = {}
         self.updates: list[tuple[str, dict[str, Any]]] = []
         self.symbols = ""  # the alphabet of the run, once a Step has told it
@@ -163,16 +236,25 @@ class Sketch:
 
     def show(self, panel: str, data: Any) -> None:
         """Replace what a `view` shows that stands as a panel of its own: traces, a heat map, shapes."""
-        self.updates = [(other, told) for other, told in self.updates if other != panel or "shown" not in told]  # only the latest is sent
+        self.updates = [
+            (other, told) for other, told in self.updates if other != panel or "shown" not in told
+        ]  # only the latest is sent
         self.updates.append((panel, {"shown": data}))
 
     def frame(self, panel: str, label: str, **views: Any) -> None:
         self.updates.append((panel, {"frames": [{"label": label} | views]}))
 
     def film(self, panel: str, frames: Sequence[tuple[str, Mapping[str, Any]]], opens: int | None = None) -> None:
-        """Replace all frames of a player: (label, data of each view). opens: the frame to show before anybody has moved it; None is the last."""
+        """Replace all frames of a player: (label, data of each view). opens: the frame to show before anybody has moved
+        it; None is the last.
+        """
         self.updates = [(other, told) for other, told in self.updates if other != panel]
-        self.updates.append((panel, {"frames": [{"label": label} | dict(views) for label, views in frames], "whole": True, "opens": opens}))
+        self.updates.append(
+            (
+                panel,
+                {"frames": [{"label": label} | dict(views) for label, views in frames], "whole": True, "opens": opens},
+            )
+        )
 
     def take(self) -> list[tuple[str, dict[str, Any]]]:
         """What is new since the last message."""

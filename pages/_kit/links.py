@@ -1,13 +1,25 @@
 """Links: ?tab=nanogpt&run=train&n_layer=2&seed=7 sets the same fields as the tab, the terminal and the API."""
 
+import re
 import shlex
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from core.foundations.experiment import Config, Experiment, changed, experiments, kind, value_from_text
+from core.foundations.experiment import (
+    Config,
+    Experiment,
+    changed,
+    checked,
+    experiments,
+    kind,
+    settings,
+    shown,
+    value_from_text,
+)
 
 LONGEST_TEXT = 300  # characters of a text setting that still go into a link
+NO_SETTINGS = re.compile(r"tab|run|step|present|view|_.*|utm_.*")  # the page's own, and those that other sites add
 
 
 def query_for(one: Experiment, config: Config) -> str:
@@ -20,8 +32,25 @@ def fits(value: Any) -> bool:
     return not isinstance(value, bytes) and not (isinstance(value, str) and len(value) > LONGEST_TEXT)
 
 
-def from_query(query: Mapping[str, str], topics: Collection[str]) -> tuple[str | None, Experiment | None, dict[str, Any], str]:
-    """(topic, experiment, values, sentence). A bad value leaves all settings at their defaults and says so.
+def left_out(config: Config) -> str:
+    """What a link, a command and Python lines cannot take: long texts and files. One sentence, or nothing."""
+    labels = [
+        field.metadata["label"].removeprefix("or ")
+        for field in settings(type(config))
+        if field.name in changed(config) and not fits(getattr(config, field.name))
+    ]
+    if not labels:
+        return ""
+    return (
+        f"Not in these lines: {', '.join(labels)} (a file, or a text of over {LONGEST_TEXT} characters). "
+        "Who uses them must give it again; without it the run is refused or starts from the default."
+    )
+
+
+def from_query(
+    query: Mapping[str, str], topics: Collection[str]
+) -> tuple[str | None, Experiment | None, dict[str, Any], str]:
+    """(topic, experiment, values, sentence). Bad values leave all settings at their defaults; the sentence names each.
 
     topics: the tabs there are.
     """
@@ -34,14 +63,22 @@ def from_query(query: Mapping[str, str], topics: Collection[str]) -> tuple[str |
     name = query.get("run", next(iter(found)))
     if name not in found:
         return topic, None, {}, f"This link names an experiment that does not exist; here are {', '.join(found)}."
-    one, values = found[name], {}
+    one, values, problems = found[name], {}, []
+    for field in one.settings:
+        if field.name in query and kind(field) is not bytes:
+            try:
+                values[field.name] = checked(field, value_from_text(field, query[field.name]))
+            except ValueError as problem:
+                problems.append(str(problem))
     try:
-        for field in one.settings:
-            if field.name in query and kind(field) is not bytes:
-                values[field.name] = value_from_text(field, query[field.name])
         one.config_type(**values)
     except ValueError as problem:
-        return topic, one, {}, f"This link has a bad value, so the defaults are used: {problem}."
+        problems.append(str(problem))
+    if problems:
+        return topic, one, {}, f"This link has a bad value, so the defaults are used: {'; '.join(problems)}."
+    unknown = [shown(key) for key in query if key not in values and not NO_SETTINGS.fullmatch(key)]
+    if unknown:
+        return topic, one, values, f"This link names what “{one.name}” does not have: {', '.join(unknown)}."
     return topic, one, values, ""
 
 
@@ -53,8 +90,8 @@ def as_python(one: Experiment, config: Config) -> str:
         f"from {module} import {config_name}, {one.name}\n\n"
         f"config = {config_name}({told})\n"
         f"for step in {one.name}(config):\n"
-        f"    print(step.doing)\n"
-        f"print(step.figures)\n"
+        "    print(step.doing)\n"
+        "print(step.figures)\n"
     )
 
 

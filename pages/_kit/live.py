@@ -10,15 +10,17 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from core.foundations.experiment import Config, Experiment, Recorder, Step, finite
+from core.foundations.experiment import Config, Experiment, Step, finite
+from core.foundations.lesson import takeaways
 from core.foundations.machine import this_machine
+from core.foundations.recorder import Recorder
 from core.foundations.turns import turns
 from pages._kit.charts import Panel, Sketch
 
@@ -84,27 +86,44 @@ class Message:
 
 
 Draw = Callable[[Any, Sketch], None]
+Lit = Callable[[Any], Mapping[str, str]]  # the parts of the diagram that a Step lights, each with what to show in it
 
 
 def start_state(one: Experiment, config: Config, panels: list[Panel], draw: Draw) -> dict[str, Any]:
     """The picture of an experiment's first Step: what a tab shows on its first visit and after Reset."""
     recorder, sketch = Recorder(one, config), Sketch()
-    taken = turns(this_machine().device).take(one.run(config))
-    try:
-        for step in taken:
-            recorder.add(step)
-            draw(step, sketch)
-            break
-    finally:
-        taken.close()
-    return picture_message(one, recorder, sketch.take(), []) | {"open": {"scene": one.name, "panels": panels}}
+    step = turns(this_machine().device).first(one.run(config))
+    if step is not None:
+        recorder.add(step)
+        draw(step, sketch)
+    return picture_message(one, recorder, sketch.take(), [], {}) | {"open": {"scene": one.name, "panels": panels}}
 
 
-def picture_message(one: Experiment, recorder: Recorder, updates: list[Any], lines: list[str]) -> dict[str, Any]:
-    """updates travel as one string: Gradio sends the difference of two messages, and gets that of lists within lists wrong."""
+def picture_message(
+    one: Experiment,
+    recorder: Recorder,
+    updates: list[Any],
+    lines: list[str],
+    parts: Mapping[str, str],
+    ended: bool = False,
+) -> dict[str, Any]:
+    """One message for the picture (PROTOCOL.md). Takeaways come with the last one.
+
+    `updates` travel as one string: Gradio sends the difference of two messages, and gets that of lists within lists
+    wrong.
+    """
     figures = [finite(figure.as_dict()) for figure in recorder.figures.values()]
     told = orjson.dumps(updates, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    return {"id": fresh_id(), "scene": one.name, "updates": told, "log": lines, "figures": figures, "machine": this_machine().name}
+    return {
+        "id": fresh_id(),
+        "scene": one.name,
+        "updates": told,
+        "log": lines,
+        "figures": figures,
+        "takeaways": takeaways(one, recorder.outcome) if ended else [],
+        "parts": dict(parts),
+        "machine": this_machine().name,
+    }
 
 
 def fresh_id() -> str:
@@ -112,27 +131,35 @@ def fresh_id() -> str:
     return secrets.token_hex(4)
 
 
-def live(one: Experiment, config: Config, panels: list[Panel], draw: Draw, mode: str) -> Iterator[Message]:
+def live(one: Experiment, config: Config, panels: list[Panel], draw: Draw, mode: str, lit: Lit) -> Iterator[Message]:
     """Run an experiment and yield what the page needs to know."""
     name, control = secrets.token_urlsafe(12), Control(paused=mode == "step", credit=int(mode == "step"))
     CONTROLS[name] = control
     try:
-        yield from watched(one, config, panels, draw, name, control)
+        yield from watched(one, config, panels, draw, lit, name, control)
     finally:
         del CONTROLS[name]
 
 
-def watched(one: Experiment, config: Config, panels: list[Panel], draw: Draw, name: str, control: Control) -> Iterator[Message]:
+def watched(
+    one: Experiment, config: Config, panels: list[Panel], draw: Draw, lit: Lit, name: str, control: Control
+) -> Iterator[Message]:
     recorder, sketch, pace, lines = KeepingRecorder(one, config), Sketch(), Pace(MESSAGES_PER_SECOND), list[str]()
     deadline = time.monotonic() + DEADLINE_SECONDS
-    yield Message(transport={"run": name, "state": "paused" if control.paused else "running", "status": "starting …"})
+
+    def words(status: str) -> dict[str, Any]:
+        return {"run": name, "state": "paused" if control.paused else "running", "status": status}
+
+    yield Message(transport=words("starting …"))
     opening: dict[str, Any] | None = {"open": {"scene": one.name, "panels": panels, "preview": False}}
+    parts: dict[str, str] = {}
     ending, bad, doing = "", False, "running"
     taken = turns(this_machine().device).take(one.run(config))
     try:
         for step in taken:
             recorder.add(step)
             draw(step, sketch)
+            parts |= lit(step)
             if step.doing:
                 lines.append(step.doing)
                 doing = step.doing
@@ -140,9 +167,9 @@ def watched(one: Experiment, config: Config, panels: list[Panel], draw: Draw, na
                 control.credit -= 1
             waits = control.paused and control.credit <= 0 and not control.stopped
             if opening is not None or waits or pace.ready():
-                message = picture_message(one, recorder, sketch.take(), lines) | (opening or {})
-                yield Message(message, {"state": "paused" if control.paused else "running", "status": doing})
-                opening, lines = None, []
+                message = picture_message(one, recorder, sketch.take(), lines, parts) | (opening or {})
+                yield Message(message, words(doing))
+                opening, lines, parts = None, [], {}
             if waits and not (yield from resting(control, deadline)):
                 ending = "ended: it was paused for too long"
                 break
@@ -159,12 +186,13 @@ def watched(one: Experiment, config: Config, panels: list[Panel], draw: Draw, na
         ending, bad = "Something went wrong inside this run. It has been logged; your settings are kept.", True
     finally:
         taken.close()
+    last = {"run": name, "state": "idle", "status": ending, "bad": bad}
     if recorder.last is None:
-        yield Message(None, {"run": None, "state": "idle", "status": ending, "bad": bad})
+        yield Message(None, last)
         return
-    bad = bad or recorder.last.diverged
-    message = picture_message(one, recorder, sketch.take_whole(), lines)
-    yield Message(message, {"run": None, "state": "idle", "status": ending or recorder.last.doing or "done", "bad": bad}, recorder)
+    message = picture_message(one, recorder, sketch.take_whole(), lines, parts, ended=True)
+    last |= {"status": ending or recorder.last.doing or "done", "bad": bad or recorder.last.diverged}
+    yield Message(message, last, recorder)
 
 
 def resting(control: Control, deadline: float) -> Generator[Message, None, bool]:
@@ -197,7 +225,11 @@ class KeepingRecorder(Recorder):
     def write(self, folder: Path) -> tuple[Path, list[Path]]:
         """The data of the run as JSON, and the files it hands over."""
         data = folder / f"{self.experiment.key}.json"
-        data.write_text(json.dumps(self.report() | {"machine": this_machine().name, "data": self.kept}, ensure_ascii=False, indent=1))
+        data.write_text(
+            json.dumps(
+                self.report() | {"machine": this_machine().name, "data": self.kept}, ensure_ascii=False, indent=1
+            )
+        )
         files = []
         for name, content in self.files.items():
             files.append(folder / name)

@@ -11,18 +11,57 @@ def see_panels(config: SeeConfig) -> list[Panel]:
     grows = chart(axis("radius of the sticker", "pixels of 32"), axis("scenes", "%", 105))
     grows["xaxis"] |= {"range": [-0.1, RADII[-1] + 0.2]}
     words = "{name}: row {row}, column {column}: {value}"
-    hint = "Orange: covering it lowers the cosine, it was seen. Blue: covering it helps. Below: with the sticker."
+    hint = "Above without the sticker, below with it." if config.sticker != "none" else ""
+    sees = [("b", "covering it lowers the cosine: it was seen"), ("a", "covering it helps")]
     panels = [
-        view("pictures", "pictures", "As it is, and with the sticker" if config.sticker != "none" else "The picture", span=5, most=170, least=110),
+        view(
+            "pictures",
+            "pictures",
+            "As it is, and with the sticker" if config.sticker != "none" else "The picture",
+            span=5,
+            most=170,
+            least=110,
+        ),
         view("shares", "plot", "Which caption wins", span=7, layout=shares, height=260),
-        view("covered", "matrix", "Where it looks: the fall of the cosine when a window there is covered", square=True, signed=True, words=words, hint=hint),
+        view(
+            "covered",
+            "matrix",
+            "Where it looks: the fall of the cosine when a window there is covered",
+            square=True,
+            signed=True,
+            words=words,
+            hint=hint,
+            legend=sees,
+        ),
     ]
     if config.model == "shipped":
         told = "The same cosine taken apart: the shares of all places and a constant add up to it, exactly."
-        panels.append(view("parts", "matrix", "Where its cosine comes from, without covering", square=True, signed=True, words=words, hint=told))
+        panels.append(
+            view(
+                "parts",
+                "matrix",
+                "Where its cosine comes from, without covering",
+                square=True,
+                signed=True,
+                words=words,
+                hint=told,
+            )
+        )
     if config.sticker != "none":
         panels.append(
-            view("grows", "plot", "The sticker grows: scenes named right (blue), as the sticker (orange), as a mixture (green)", layout=grows, height=300)
+            view(
+                "grows",
+                "plot",
+                "The sticker grows: how scenes are named",
+                legend=[
+                    ("a", "right"),
+                    ("b", "as the sticker"),
+                    ("c", "as a mixture"),
+                    ("level", "its part of the area", "dashed"),
+                ],
+                layout=grows,
+                height=300,
+            )
         )
     return panels
 
@@ -45,9 +84,16 @@ def draw_pictures(step: SeeStep, sketch: Sketch, count: int) -> None:
     sketch.show("pictures", {"columns": count, "pictures": told})
     traces = []
     for which in range(count):
-        traces += bars(step.captions, [100 * float(share) for share in step.shares[which]], label=names[which], colour="ab"[which])
+        traces += bars(
+            step.captions, [100 * float(share) for share in step.shares[which]], label=names[which], colour="ab"[which]
+        )
     sketch.show("shares", traces)
-    titles = [*(f"{caption} {cosine:.2f}" for caption, cosine in zip(step.captions * count, step.cosines[:count].ravel(), strict=True))]
+    titles = [
+        *(
+            f"{caption} {cosine:.2f}"
+            for caption, cosine in zip(step.captions * count, step.cosines[:count].ravel(), strict=True)
+        )
+    ]
     for panel, values in (("covered", step.covered), ("parts", step.parts)):
         if values is not None:
             known = values[:count].copy()
@@ -57,14 +103,16 @@ def draw_pictures(step: SeeStep, sketch: Sketch, count: int) -> None:
 
 
 def draw_growth(step: SeeStep, sketch: Sketch) -> None:
-    """Measured shares over the radius; the grey line is the sticker's part of the coloured area."""
+    """Measured shares over the radius; the gray line is the sticker's part of the colored area."""
     radii = [radius for radius, *_ in step.sweep] or [0.0]
     right, theirs, mixed, area = ([told[place] for told in step.sweep] for place in (1, 2, 3, 4))
     if not step.sweep:
         sketch.show("grows", [dots([0.0], [0.0], "", "b")])
         return
     n = max(1, step.scenes)
-    errors = [[100 * (share / 100 * (1 - share / 100) / n) ** 0.5 for share in shares] for shares in (right, theirs, mixed)]
+    errors = [
+        [100 * (share / 100 * (1 - share / 100) / n) ** 0.5 for share in shares] for shares in (right, theirs, mixed)
+    ]
     sketch.show("grows", [
         curve(radii, area, "its part of the area", "level", dash=True),
         dots(radii, right, "named right", "a", line=True, errors=errors[0]),

@@ -19,8 +19,11 @@ def train_panels(config: TrainConfig) -> list[Panel]:
         if drawn
         else [series("digits", "new digits", "a", dots=True)]
     )
-    order = "shape, then colour" if drawn else "digit"
-    hint = f"Rows: pictures, columns: captions, both sorted by {order}. Off the diagonal, equal captions are as bright: ghosts. Point at a cell."
+    order = "shape, then color" if drawn else "digit"
+    hint = (
+        f"Rows: pictures, columns: captions, both sorted by {order}. Off the diagonal, equal captions are as bright:"
+        " ghosts. Point at a cell."
+    )
     below = "What it calls eight new pictures" + ("; the last four are of pairs it never saw" if drawn else "")
     views = [
         view("table", "matrix", "24 pictures against 24 captions", span=7, square=True, words=WORDS, hint=hint),
@@ -28,7 +31,15 @@ def train_panels(config: TrainConfig) -> list[Panel]:
         view("names", "pictures", below, span=7, most=110),
         lines("named", "New pictures named right", steps, axis("named right", "%", 100), kinds, span=5, height=250),
     ]
-    scale = lines("scale", "The learnt scale of the cosines", steps, axis("logit scale", "factor"), [series("scale", "scale", "c")], span=12, height=190)
+    scale = lines(
+        "scale",
+        "The learned scale of the cosines",
+        steps,
+        axis("logit scale", "factor"),
+        [series("scale", "scale", "c")],
+        span=12,
+        height=190,
+    )
     return [player("film", "", views, scrub="step", rate=4, bar_before=2), scale]
 
 
@@ -48,10 +59,14 @@ def draw_train(step: TrainStep, sketch: Sketch) -> None:
 
 def draw_look(look: Any, sketch: Sketch) -> None:
     """A frame: the table as cosines and as probabilities, and the names it found."""
-    table = heat(look.tables, ["cosine", "probability of each caption"]) | {"top": [bare(caption) for caption in look.captions]}
+    table = heat(look.tables, ["cosine", "probability of each caption"]) | {
+        "top": [bare(caption) for caption in look.captions]
+    }
     shown = []
     for values, truth, found, sure in zip(look.shown, look.truths, look.found, look.sure, strict=True):
-        shown.append(picture(values, bare(truth), under=f"{bare(found)} {sure:.0%}", mark="c" if found == truth else "b"))
+        shown.append(
+            picture(values, bare(truth), under=f"{bare(found)} {sure:.0%}", mark="c" if found == truth else "b")
+        )
     sketch.frame("film", f"step {look.step}", at=look.step, table=table, names={"columns": 4, "pictures": shown})
 
 

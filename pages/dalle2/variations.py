@@ -2,7 +2,7 @@
 
 from core.dalle2.variations import EACH, KEEPS, PAPER, VariationsConfig, VariationsStep
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, heat, picture
-from pages._kit.player import view
+from pages._kit.player import SIGNS, view
 
 REACH = 0.3
 
@@ -13,13 +13,33 @@ def variations_panels(config: VariationsConfig) -> list[Panel]:
     words = "{name}: number {row}, {column} is {value}"
     return [
         view("first", "pictures", "The picture", span=3, most=190, least=110),
-        view("vector", "matrix", "Its embedding", span=4, square=True, signed=True, words=words, hint="Orange: above 0. Blue: below 0."),
+        view("vector", "matrix", "Its embedding", span=4, square=True, signed=True, words=words, legend=SIGNS),
         {"id": "counted", "type": "text", "title": "How many components", "span": 5, "height": 270},
         view(
-            "variations", "pictures", "Decoded from other noise each; below: what the judge sees, and the cosine with z when encoded again", most=150, least=76
+            "variations",
+            "pictures",
+            "Decoded from other noise each; below: what the judge sees, and the cosine with z when encoded again",
+            most=150,
+            least=76,
         ),
-        view("fewer", "pictures", f"Only the first k components, {EACH} times; green: the judge sees what it saw in the picture", span=7, most=92, least=32),
-        view("shares", "plot", "Variance (grey); CLIP still tells colour (orange), shape (blue); decodings right (green)", span=5, layout=shares, height=340),
+        view(
+            "fewer",
+            "pictures",
+            f"Only the first k components, {EACH} times",
+            legend=[("c", "the judge sees what it saw in the picture", "frame")],
+            span=7,
+            most=92,
+            least=32,
+        ),
+        view(
+            "shares",
+            "plot",
+            "What the first components keep",
+            legend=[("level", "variance"), ("b", "CLIP tells the color"), ("a", "the shape"), ("c", "decoded right")],
+            span=5,
+            layout=shares,
+            height=340,
+        ),
     ]
 
 
@@ -27,9 +47,17 @@ def draw_variations(step: VariationsStep, sketch: Sketch) -> None:
     if step.picture is None or step.pixels is None:
         return
     if not step.sweep:
-        sketch.show("first", {"columns": 1, "pictures": [picture(step.picture, "", under=" ".join(step.sees), mark="a")]})
+        sketch.show(
+            "first", {"columns": 1, "pictures": [picture(step.picture, "", under=" ".join(step.sees), mark="a")]}
+        )
         sketch.show("vector", heat(step.vector.reshape(1, 1, 8, 8), ["64 numbers"], low=-REACH, high=REACH))
-        sketch.show("variations", {"columns": min(6, len(step.pixels)), "pictures": [variation(step, number) for number in range(len(step.pixels))]})
+        sketch.show(
+            "variations",
+            {
+                "columns": min(6, len(step.pixels)),
+                "pictures": [variation(step, number) for number in range(len(step.pixels))],
+            },
+        )
     sketch.show("fewer", {"columns": len(KEEPS), "pictures": fewer(step)})
     sketch.show("shares", shares(step))
     sketch.text("counted", counted(step))

@@ -24,7 +24,13 @@ def curriculum_panels(config: CurriculumConfig) -> list[Panel]:
     return [
         view("tokens", "plot", "Loss over the characters read ...", span=6, height=340, layout=layouts[0]),
         view("seconds", "plot", "... and over the time it took", span=6, height=340, layout=layouts[1]),
-        view("seen", "matrix", "Which positions of the sequence each layer sees (filled), from the start downwards", signed=True, words=WORDS),
+        view(
+            "seen",
+            "matrix",
+            "Which positions of the sequence each layer sees (filled), from the start downwards",
+            signed=True,
+            words=WORDS,
+        ),
     ]
 
 
@@ -34,7 +40,13 @@ def draw_curriculum(step: CurriculumStep, sketch: Sketch) -> None:
         titles = [f"{name}, {100 * moment:.0f} %" for moment in step.moments for name in NAMES]
         sketch.show("seen", heat(-step.seen, titles, left=layers, low=-1.0, high=1.0))
         for panel in ("tokens", "seconds"):
-            sketch.show(panel, [dots([0], [step.blind], "untrained", "text", names=["all three, untrained"]) | {"textposition": "middle right"}])
+            sketch.show(
+                panel,
+                [
+                    dots([0], [step.blind], "untrained", "text", names=["all three, untrained"])
+                    | {"textposition": "middle right"}
+                ],
+            )
     if step.curves:
         sketch.show("tokens", lines(step, 0))
         sketch.show("seconds", lines(step, 1))
@@ -48,8 +60,12 @@ def lines(step: CurriculumStep, column: int) -> list[Trace]:
     for points, name, colour in zip(step.curves, NAMES, COLOURS, strict=True):
         kept = [point for point in points if point[2] <= top]
         if kept:
-            traces.append(dots([point[column] for point in kept], [point[2] for point in kept], name, colour, line=True))
-    ends = sorted(((points[-1][2], name) for points, name in zip(step.curves, SHORT, strict=True) if points), reverse=True)
+            traces.append(
+                dots([point[column] for point in kept], [point[2] for point in kept], name, colour, line=True)
+            )
+    ends = sorted(
+        ((points[-1][2], name) for points, name in zip(step.curves, SHORT, strict=True) if points), reverse=True
+    )
     gap, heights = 0.09 * (top - ends[-1][0]), list[float]()
     for loss, _ in ends:
         heights.append(min(loss, heights[-1] - gap) if heights else loss)

@@ -19,10 +19,22 @@ def repeat_panels(config: RepeatConfig) -> list[Panel]:
     curves, worths = chart(tokens, loss, log_x=True), chart(epochs, worth, log_x=True)
     curves["xaxis"] |= ticks(100, config.tokens)
     curves["margin"]["r"] = 76
-    worths["xaxis"] |= {"tickvals": list(config.kinds), "ticktext": [str(kind) for kind in config.kinds], "range": [-0.08, math.log10(config.epochs) + 0.3]}
+    worths["xaxis"] |= {
+        "tickvals": list(config.kinds),
+        "ticktext": [str(kind) for kind in config.kinds],
+        "range": [-0.08, math.log10(config.epochs) + 0.3],
+    }
     worths["yaxis"] |= {"range": [-6, 130]}
     return [
-        view("curves", "plot", "Fresh text (1×) or the same again (dot: from there; dashed: law)", span=7, height=420, layout=curves),
+        view(
+            "curves",
+            "plot",
+            "Fresh text (1×) or the same again",
+            legend=[("text", "the same text again from there", "dot"), ("text", "law", "dashed")],
+            span=7,
+            height=420,
+            layout=curves,
+        ),
         view("worth", "plot", "What the average token of each run was worth", span=5, height=420, layout=worths),
     ]
 
@@ -74,7 +86,9 @@ def below(xs: Sequence[float], ys: Sequence[float], top: float) -> tuple[list[fl
 
 
 def names(step: RepeatStep, top: float) -> Trace:
-    """The kinds' names and losses to the right of the ends of their lines, moved apart where they would cover each other."""
+    """The kinds' names and losses to the right of the ends of their lines, moved apart where they would cover each
+    other.
+    """
     ends = sorted(zip(step.looks[-1].losses, step.epochs, strict=True), reverse=True)
     gap, heights = 0.052 * (top - ends[-1][0]), list[float]()
     for loss, _ in ends:
@@ -95,10 +109,19 @@ def between(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
 def worths(step: RepeatStep) -> list[Trace]:
     law = curve([x for x, _ in step.law_worth], [y for _, y in step.law_worth], "Muennighoff's law", "level", dash=True)
     x, y = step.law_worth[4 * len(step.law_worth) // 5]
-    traces = [law, dots([x], [y], "", "level", names=["  the law"]) | {"mode": "text", "textposition": "top right", "hoverinfo": "skip"}]
-    for kind, colour, share, spread in zip(step.epochs, COLOURS, step.worth or (), step.worth_spread or (), strict=False):
+    traces = [
+        law,
+        dots([x], [y], "", "level", names=["  the law"])
+        | {"mode": "text", "textposition": "top right", "hoverinfo": "skip"},
+    ]
+    for kind, colour, share, spread in zip(
+        step.epochs, COLOURS, step.worth or (), step.worth_spread or (), strict=False
+    ):
         if share is not None:
-            traces.append(dots([kind], [share], counted(kind), colour, errors=[spread or 0.0], names=[f"{share:.0f} %"]) | {"textposition": "middle right"})
+            traces.append(
+                dots([kind], [share], counted(kind), colour, errors=[spread or 0.0], names=[f"{share:.0f} %"])
+                | {"textposition": "middle right"}
+            )
     return traces
 
 

@@ -18,11 +18,28 @@ def scaling_panels(config: ScalingConfig) -> list[Panel]:
     tokens, loss = axis("characters read", "count, log scale"), axis("loss on unseen text", "nats per character")
     parameters, large = axis("parameters", "count, log scale"), axis("loss by the law", "nats per token")
     runs, lines = chart(tokens, loss, log_x=True), chart(parameters, large, log_x=True, legend=True)
-    runs["xaxis"] |= ticks(100, config.tokens) | {"range": [math.log10(config.tokens / 13), math.log10(config.tokens * 1.55)]}
+    runs["xaxis"] |= ticks(100, config.tokens) | {
+        "range": [math.log10(config.tokens / 13), math.log10(config.tokens * 1.55)]
+    }
     runs["margin"]["r"] = 92
     return [
-        view("runs", "plot", "Six runs, their law for N weights (dashed), the seventh (band: 90 %)", span=7, height=420, layout=runs),
-        view("isoflops", "plot", f"Best splits for C = {config.flops:.3g}: tokens per parameter", span=5, height=420, layout=lines),
+        view(
+            "runs",
+            "plot",
+            "Six runs, and the seventh predicted (band: 90 %)",
+            legend=[("text", "law for N weights", "dashed")],
+            span=7,
+            height=420,
+            layout=runs,
+        ),
+        view(
+            "isoflops",
+            "plot",
+            f"Best splits for C = {config.flops:.3g}: tokens per parameter",
+            span=5,
+            height=420,
+            layout=lines,
+        ),
         text("advice", f"What should I train with {config.flops:.3g} FLOPs?", span=12),
     ]
 
@@ -38,10 +55,13 @@ def draw_scaling(step: ScalingStep, sketch: Sketch) -> None:
 
 
 def planned(plan: Sequence[tuple[int, int]], blind: float) -> list[Trace]:
-    """The start: how far the runs will read, at the loss of a model that has learnt nothing."""
+    """The start: how far the runs will read, at the loss of a model that has learned nothing."""
     lengths = sorted({tokens for _, tokens in plan})
     words = [f"{sum(tokens == length for _, tokens in plan[:-1])} sizes" for length in lengths[:-1]] + ["the seventh"]
-    return [dots([length], [blind], word, colour, names=[word]) for length, word, colour in zip(lengths, words, ("text", "text", "b"), strict=False)]
+    return [
+        dots([length], [blind], word, colour, names=[word])
+        for length, word, colour in zip(lengths, words, ("text", "text", "b"), strict=False)
+    ]
 
 
 def runs(step: ScalingStep) -> list[Trace]:
@@ -51,11 +71,26 @@ def runs(step: ScalingStep) -> list[Trace]:
     colours = dict(zip([size for size in sizes if size != seventh], COLOURS, strict=False)) | {seventh: "b"}
     traces = [trace for line in step.lines for trace in law(line, colours[line.parameters], line.parameters == seventh)]
     if step.path and len(step.runs) < len(step.plan):
-        traces.append(curve([tokens for tokens, _ in step.path], [loss for _, loss in step.path], "on its way", colours[step.parameters]))
+        traces.append(
+            curve(
+                [tokens for tokens, _ in step.path],
+                [loss for _, loss in step.path],
+                "on its way",
+                colours[step.parameters],
+            )
+        )
     for size in sizes:
         own = [run for run in step.runs if run.parameters == size]
         if own:
-            traces.append(dots([run.tokens for run in own], [run.loss for run in own], weights(size), colours[size], errors=[run.spread for run in own]))
+            traces.append(
+                dots(
+                    [run.tokens for run in own],
+                    [run.loss for run in own],
+                    weights(size),
+                    colours[size],
+                    errors=[run.spread for run in own],
+                )
+            )
     return [*traces, names(step)]
 
 
@@ -63,12 +98,18 @@ def names(step: ScalingStep) -> Trace:
     """Each size at the right end of its line (before there is a line: at its last dot), moved apart."""
     if step.lines:
         seventh = step.plan[-1][0]
-        ends = [(line.losses[-1], line.tokens[-1], f" {weights(line.parameters)}{', 7th' * (line.parameters == seventh)}") for line in step.lines]
+        ends = [
+            (line.losses[-1], line.tokens[-1], f" {weights(line.parameters)}{', 7th' * (line.parameters == seventh)}")
+            for line in step.lines
+        ]
     else:
         last = {run.parameters: run for run in step.runs}
         ends = [(run.loss, run.tokens, f" {weights(size)}") for size, run in last.items()]
     ends.sort(reverse=True)
-    heights, gap = list[float](), 0.045 * (max((run.loss for run in step.runs), default=1.0) - min((loss for loss, _, _ in ends), default=0.0))
+    heights, gap = (
+        list[float](),
+        0.045 * (max((run.loss for run in step.runs), default=1.0) - min((loss for loss, _, _ in ends), default=0.0)),
+    )
     for loss, _, _ in ends:
         heights.append(min(loss, heights[-1] - gap) if heights else loss)
     told = dots([tokens for _, tokens, _ in ends], heights, "", "text", names=[word for _, _, word in ends])
@@ -79,7 +120,9 @@ def law(line: Any, colour: str, seventh: bool) -> list[Trace]:
     """The dashed line of one size; for the seventh, the band too, with the law's number at its tokens."""
     traces = [curve(line.tokens, line.losses, f"law, {weights(line.parameters)}", colour, dash=True)]
     if seventh:
-        edges = curve([*line.tokens, *reversed(line.tokens)], [*line.low, *reversed(line.high)], "90 % of the refits", colour)
+        edges = curve(
+            [*line.tokens, *reversed(line.tokens)], [*line.low, *reversed(line.high)], "90 % of the refits", colour
+        )
         traces.append(edges | {"fill": "toself", "opacity": 0.25, "line": {"width": 0}, "hoverinfo": "skip"})
     return traces
 
@@ -94,10 +137,15 @@ def large(step: ScalingStep) -> list[Trace]:
     for who, (colour, side) in SURFACES.items():
         own = [line for line in step.isoflops if line.who == who]
         for line in own:
-            traces.append(curve(line.parameters, line.losses, who, colour, dash=colour == "b") | {"showlegend": line is own[0]})
+            traces.append(
+                curve(line.parameters, line.losses, who, colour, dash=colour == "b") | {"showlegend": line is own[0]}
+            )
         xs, ys = [line.best[0] for line in own], [line.best[1] for line in own]
-        ratios = [f"{line.flops / 6 / line.best[0] ** 2:.3g}" for line in own]
-        traces.append(dots(xs, ys, "best split: tokens per parameter", colour, names=ratios) | {"showlegend": False, "textposition": side})
+        ratios = [f"{line.tokens_per_parameter:.3g}" for line in own]
+        traces.append(
+            dots(xs, ys, "best split: tokens per parameter", colour, names=ratios)
+            | {"showlegend": False, "textposition": side}
+        )
     first = [line for line in step.isoflops if line.who == step.isoflops[0].who]
     ends = [line.parameters[-1] for line in first], [line.losses[-1] for line in first]
     budgets = dots(*ends, "", "text", names=["C/100", "C", "100 C"])
@@ -112,7 +160,9 @@ def told(step: ScalingStep) -> str:
         for one in step.advice
     ]
     rule = "A budget of FLOPs = 6 x parameters x tokens. Who is asked decides how it is split:"
-    return "\n".join([rule, *answers, "With little text: give it under More, and one more answer says how often to read it."])
+    return "\n".join(
+        [rule, *answers, "With little text: give it under More, and one more answer says how often to read it."]
+    )
 
 
 def short(number: float) -> str:

@@ -1,7 +1,8 @@
 """The picture of `chaos`: two runs that part, the error of three orders, and a sum that is another one every time."""
 
 from core.deterministic_resume import ChaosConfig, ChaosStep
-from core.deterministic_resume.chaos import FIT, OPERATIONS, ORDERS
+from core.deterministic_resume.chaos import FIT, ORDERS
+from core.deterministic_resume.operations import OPERATIONS
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, text
 from pages._kit.player import view
 from pages.deterministic_resume.ribbons import words
@@ -22,10 +23,25 @@ def chaos_panels(config: ChaosConfig) -> list[Panel]:
     same["xaxis"] |= {"range": [0, config.repeats + 1]}
     moved = f"by {config.nudge:g}" if config.nudge else "by nothing"
     return [
-        view("apart", "plot", f"Two runs, one weight moved {moved} (orange); dashed: exponential growth", layout=apart, height=330),
+        view(
+            "apart",
+            "plot",
+            f"Two runs, one weight moved {moved}",
+            legend=[("b", "one weight moved"), ("c", "the same again"), ("level", "exponential growth", "dashed")],
+            layout=apart,
+            height=330,
+        ),
         view("walk", "plot", "The error of the same sum in three orders", span=7, layout=walk, height=290),
         text("sums", "The three sums", span=5, height=290),
-        view("same", "plot", "The same program again and again: 2 threads, free (orange) and deterministic (green)", span=6, layout=same, height=290),
+        view(
+            "same",
+            "plot",
+            "The same program again and again, 2 threads",
+            legend=[("b", "free"), ("c", "deterministic")],
+            span=6,
+            layout=same,
+            height=290,
+        ),
         text("trials", "Different results of each, and its best time", span=6, height=290),
     ]
 
@@ -65,7 +81,11 @@ def draw_sums(step: ChaosStep, sketch: Sketch) -> None:
         traces.append(words(0, height, f" {ORDERS[order]}", "middle right", COLOURS[order]))
     sketch.show("walk", traces)
     rows = [f"{ORDERS[order]:<16}{digits(total)}" for order, total in step.sums]
-    rows += [f"{'without rounding':<16}{digits(step.exact)}", "", "The same numbers in float32, added one by one: only the order differs."]
+    rows += [
+        f"{'without rounding':<16}{digits(step.exact)}",
+        "",
+        "The same numbers in float32, added one by one: only the order differs.",
+    ]
     rows += ["", "Where sizes are far apart, a small number gets lost in a large one. Try: 0.1 0.2 0.3 1e8 -1e8"]
     sketch.text("sums", "\n".join(rows))
 
@@ -77,11 +97,21 @@ def digits(number: float) -> str:
 def draw_trials(step: ChaosStep, sketch: Sketch) -> None:
     """One place of the sums by index in every repetition, and the table of all operations."""
     plain = MICRO * (step.plain_sample - step.exact_sample)
-    traces = [curve([0, 1000], [plain, plain], "one by one", "level", dash=True), words(0.1, plain, "one by one", "top right")]
+    traces = [
+        curve([0, 1000], [plain, plain], "one by one", "level", dash=True),
+        words(0.1, plain, "one by one", "top right"),
+    ]
     for trial in step.trials:
         if trial.operation == "index" and trial.where == "2 threads":
             there = [MICRO * (value - step.exact_sample) for value in trial.sample]
-            traces.append(dots(list(range(1, len(there) + 1)), there, "deterministic" if trial.fixed else "free", "c" if trial.fixed else "b"))
+            traces.append(
+                dots(
+                    list(range(1, len(there) + 1)),
+                    there,
+                    "deterministic" if trial.fixed else "free",
+                    "c" if trial.fixed else "b",
+                )
+            )
     sketch.show("same", traces)
     found = {(trial.operation, trial.where, trial.fixed): trial for trial in step.trials}
     lines = [f"{'':<11}{'free':>4}{'ms':>7}{'fixed':>6}{'ms':>6}"]
@@ -90,6 +120,14 @@ def draw_trials(step: ChaosStep, sketch: Sketch) -> None:
         for where in dict.fromkeys(["1 thread", "2 threads", *(trial.where for trial in step.trials)]):
             pair = [found.get((operation, where, fixed)) for fixed in (False, True)]
             told = [f"{one.different:>4}{one.milliseconds:>7.2f}" if one else f"{'?':>4}{'?':>7}" for one in pair]
-            same = pair[1] is not None and found.get((operation, "1 thread", True), pair[1]).first_hash == pair[1].first_hash
+            same = (
+                pair[1] is not None
+                and found.get((operation, "1 thread", True), pair[1]).first_hash == pair[1].first_hash
+            )
             lines.append(f"  {where:<9}{told[0]}{told[1]}" + ("" if same or pair[1] is None else " *"))
-    sketch.text("trials", "\n".join([*lines, "", "fixed: deterministic algorithms on", "* always the same bits, though not those of 1 thread"]))
+    sketch.text(
+        "trials",
+        "\n".join(
+            [*lines, "", "fixed: deterministic algorithms on", "* always the same bits, though not those of 1 thread"]
+        ),
+    )

@@ -1,4 +1,6 @@
-"""The picture of `interval`: two formulas and simulated runs on one chart, the first hours of three of them, and where the time goes."""
+"""The picture of `interval`: two formulas and simulated runs on one chart, the first hours of three of them, and where
+the time goes.
+"""
 
 from core.deterministic_resume import IntervalConfig, IntervalStep
 from core.deterministic_resume.interval import FILM
@@ -29,12 +31,34 @@ def interval_panels(config: IntervalConfig) -> list[Panel]:
     bowl["xaxis"].pop("dtick", None)
     bowl["yaxis"] |= {"rangemode": "tozero"}
     film = chart(axis("since the start", "hours"), axis("", ""))
-    film["yaxis"] = {"tickvals": [0, -1, -2], "ticktext": list(FILM), "range": [-2.6, 0.6], "showgrid": False, "zeroline": False, "title": {"text": ""}}
+    film["yaxis"] = {
+        "tickvals": [0, -1, -2],
+        "ticktext": list(FILM),
+        "range": [-2.6, 0.6],
+        "showgrid": False,
+        "zeroline": False,
+        "title": {"text": ""},
+    }
     film["margin"] |= {"l": 84}
     film |= {"barmode": "overlay"}
     return [
-        view("bowl", "plot", "Time lost by how often is saved: Young (dashed), Daly (line), simulated (dots)", layout=bowl, height=370),
-        view("film", "plot", "The first hours of a run. Green: work; blue: saving; orange: lost; grey: restart", span=7, layout=film, height=250),
+        view(
+            "bowl",
+            "plot",
+            "Time lost, by how often a checkpoint is saved",
+            legend=[("text", "Young", "dashed"), ("a", "Daly", "line"), ("b", "simulated", "dot")],
+            layout=bowl,
+            height=370,
+        ),
+        view(
+            "film",
+            "plot",
+            "The first hours of a run",
+            legend=[("c", "work"), ("a", "saving"), ("b", "lost"), ("level", "restart")],
+            span=7,
+            layout=film,
+            height=250,
+        ),
         text("where", "Where the time goes, in %", span=5, height=250),
     ]
 
@@ -51,7 +75,15 @@ def draw_interval(step: IntervalStep, sketch: Sketch) -> None:
     ]
     there = [(x, 100 * mean, 100 * error) for x, mean, error in step.dots if mean < SHOWN * least]
     if there:
-        traces.append(dots([x for x, _, _ in there], [y for _, y, _ in there], "simulated", "b", errors=[error for *_, error in there]))
+        traces.append(
+            dots(
+                [x for x, _, _ in there],
+                [y for _, y, _ in there],
+                "simulated",
+                "b",
+                errors=[error for *_, error in there],
+            )
+        )
     sketch.show("bowl", traces)
     sketch.show("film", film_of(step))
     sketch.text("where", where_of(step))
@@ -63,9 +95,21 @@ def film_of(step: IntervalStep) -> list[dict[str, object]]:
     for place, scene in enumerate(step.scenes):
         for what, colour in COLOURS.items():
             parts = [(start, end) for kind, start, end in scene.parts if kind == what]
-            told: dict[str, object] = {"type": "bar", "orientation": "h", "width": 0.7, "name": f"{scene.name}: {what}", "colour": colour, "hoverinfo": "name"}
+            told: dict[str, object] = {
+                "type": "bar",
+                "orientation": "h",
+                "width": 0.7,
+                "name": f"{scene.name}: {what}",
+                "colour": colour,
+                "hoverinfo": "name",
+            }
             traces.append(
-                told | {"y": [-place] * len(parts), "x": [round(end - start, 4) for start, end in parts], "base": [round(start, 4) for start, _ in parts]}
+                told
+                | {
+                    "y": [-place] * len(parts),
+                    "x": [round(end - start, 4) for start, end in parts],
+                    "base": [round(start, 4) for start, _ in parts],
+                }
             )
     return traces
 
@@ -75,7 +119,10 @@ def where_of(step: IntervalStep) -> str:
     lines = [f"{'save every':<12}{'work':>6}{'save':>6}{'lost':>6}{'rest.':>6}"]
     for scene in step.scenes:
         shares = told.get(scene.name)
-        lines.append(f"{duration(scene.interval):<12}" + ("".join(f"{share:>6.1f}" for share in shares) if shares else f"{'?':>6}" * 4))
+        lines.append(
+            f"{duration(scene.interval):<12}"
+            + ("".join(f"{share:>6.1f}" for share in shares) if shares else f"{'?':>6}" * 4)
+        )
     lines += [
         "",
         f"C, a save:        {duration(step.save_seconds)}",

@@ -1,10 +1,20 @@
-"""The picture of `unplug`: the ribbon, how far apart the runs are, their losses, what happened, and what a checkpoint weighs."""
+"""The picture of `unplug`: the ribbon, how far apart the runs are, their losses, what happened, and what a checkpoint
+weighs.
+"""
 
 from core.deterministic_resume import UnplugConfig, UnplugStep
-from core.deterministic_resume.unplug import NEVER, RESUMED, SHORT
+from core.deterministic_resume.processes import NEVER, RESUMED, SHORT
 from pages._kit.charts import Panel, Sketch, axis, lines, series, text
 from pages._kit.player import view
-from pages.deterministic_resume.ribbons import distance_layout, distance_traces, ribbon_layout, ribbon_traces, saved, words
+from pages.deterministic_resume.ribbons import (
+    distance_layout,
+    distance_traces,
+    legend,
+    ribbon_layout,
+    ribbon_traces,
+    saved,
+    words,
+)
 
 LINES = {  # of the runs that resume
     RESUMED: ("resumed", "c"),
@@ -12,25 +22,37 @@ LINES = {  # of the runs that resume
     "without optimizer": ("no optimizer", "a"),
     "without schedule": ("no schedule", "d"),
     "without random state": ("no RNG state", "text"),
-    "without place in data": ("no data place", "e"),
+    "without position in data": ("no data place", "e"),
 }
 LOSSES = (NEVER, RESUMED, "without weights", "without random state")  # the others would only cover these
 
 
 def unplug_panels(config: UnplugConfig) -> list[Panel]:
     rows = list(config.plan)
-    members = [series(row, short, colour) for row, (short, colour) in ({NEVER: ("never stopped", "level")} | LINES).items() if row in rows and row in LOSSES]
+    members = [
+        series(row, short, colour)
+        for row, (short, colour) in ({NEVER: ("never stopped", "level")} | LINES).items()
+        if row in rows and row in LOSSES
+    ]
     left_out = ", ".join(name for part, name in SHORT.items() if part not in config.ticked)
     put_back = f"without {left_out}" if left_out else "with everything"
     return [
         view(
             "ribbon",
             "plot",
-            f"Blue: never stopped; green: the same bits; orange: not; dot: saved. “Resumed”: {put_back}",
+            f"Each step, bit by bit. “Resumed”: {put_back}",
+            legend=legend("never stopped"),
             layout=ribbon_layout(rows, config.last_step),
             height=110 + 28 * len(rows),
         ),
-        view("apart", "plot", "How far each is from the never-stopped run", span=6, layout=distance_layout(config.resumes_from, config.last_step), height=330),
+        view(
+            "apart",
+            "plot",
+            "How far each is from the never-stopped run",
+            span=6,
+            layout=distance_layout(config.resumes_from, config.last_step),
+            height=330,
+        ),
         lines(
             "loss",
             "The loss of the same runs",
@@ -60,7 +82,9 @@ def draw_unplug(step: UnplugStep, sketch: Sketch) -> None:
         traces.append(words(step.killed_at + 0.8, -1, "✕ killed", "middle right"))
     sketch.show("ribbon", traces)
     sketch.show("apart", distance_traces(step.ribbon, LINES, *plan[RESUMED]))
-    sketch.text("news", "\n".join(step.news) or "Two processes will train from the same seed; one of them will be killed.")
+    sketch.text(
+        "news", "\n".join(step.news) or "Two processes will train from the same seed; one of them will be killed."
+    )
     sketch.text("ledger", ledger_of(step))
 
 

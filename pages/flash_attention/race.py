@@ -1,5 +1,6 @@
 """The picture of `race`: memory and time over the length of the text, formulas as lines, runs as dots."""
 
+import math
 from typing import Any
 
 from core.flash_attention import RaceConfig, RaceStep
@@ -9,7 +10,14 @@ from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, text
 from pages._kit.player import view
 
 COLOURS = {"naive": "b", "math": "d", "efficient": "e", "flash": "a", "cudnn": "text", "tiled": "c"}
-SHORT = {"naive": "naive", "math": "math", "efficient": "efficient", "flash": "flash", "cudnn": "cuDNN", "tiled": "our tiles"}
+SHORT = {
+    "naive": "naive",
+    "math": "math",
+    "efficient": "efficient",
+    "flash": "flash",
+    "cudnn": "cuDNN",
+    "tiled": "our tiles",
+}
 FORWARD_SECONDS, BOTH_SECONDS, FORWARD_BYTES, BOTH_BYTES = 2, 3, 4, 5  # places in a result
 TICKS = {128: "128", 512: "512", 2048: "2K", 8192: "8K", 32768: "32K", 131072: "131K"}
 MB, MS, GB = 1e6, 1e3, 1e9
@@ -17,28 +25,48 @@ TEXT = {"type": "scatter", "mode": "text", "name": "", "colour": "text"}
 
 
 def race_panels(config: RaceConfig) -> list[Panel]:
-    layouts = [chart(axis("tokens", "N, log"), axis(*what), log_y=True, legend=legend) for what, legend in (
-        (("peak", "MB, log"), False), (("time", "ms, log"), True), (("time", "ms, log"), True), (("naive / fused", "times, log"), False))]  # fmt: skip
+    layouts = [
+        chart(axis("tokens", "N, log"), axis(*what), log_y=True, legend=legend)
+        for what, legend in (
+            (("peak", "MB, log"), False),
+            (("time", "ms, log"), True),
+            (("time", "ms, log"), True),
+            (("naive / fused", "times, log"), False),
+        )
+    ]
     for layout, reach in zip(layouts, (5.2, 4.3, 4.3, 4.3), strict=True):
         start = min(100, config.sizes[0] * 0.8)
-        far = max(reach, 0.15 + len(str(config.most_n)) - 1 + (int(str(config.most_n)[0]) - 1) / 10)
-        layout["xaxis"] |= {"type": "log", "range": [log10(start), far], "tickvals": list(TICKS), "ticktext": list(TICKS.values())}
+        far = max(reach, 0.15 + math.log10(config.most_n))
+        layout["xaxis"] |= {
+            "type": "log",
+            "range": [math.log10(start), far],
+            "tickvals": list(TICKS),
+            "ticktext": list(TICKS.values()),
+        }
         layout["legend"] |= {"itemwidth": 30}
     layouts[0]["yaxis"]["range"], layouts[3]["yaxis"]["range"] = [-0.6, 5.4], [-0.3, 2.7]
-    ratio = "Naive over fused: memory (blue), time (orange); ◆ GPUs: time 5.7x, memory 10x and 20x"
+    ratio = "Naive over fused, memory and time; ◆ GPUs: time 5.7x, memory 10x and 20x"
     return [
-        view("memory", "plot", "Peak of memory, forward and backward: formulas (lines), counted (dots)", span=6, layout=layouts[0], height=380),
-        view("both", "plot", "Time forward and backward; dashed: the floor of this machine", span=6, layout=layouts[1], height=380),
+        view(
+            "memory",
+            "plot",
+            "Peak memory, forward and backward: formulas and counted",
+            span=6,
+            layout=layouts[0],
+            height=380,
+        ),
+        view(
+            "both",
+            "plot",
+            "Time forward and backward, and the floor of this machine",
+            span=6,
+            layout=layouts[1],
+            height=380,
+        ),
         view("forward", "plot", "Time forward only, with our own tiles", span=6, layout=layouts[2], height=300),
         view("ratio", "plot", ratio, span=6, layout=layouts[3], height=300),
         text("kernels", "What really ran, and what was not started", height=230),
     ]
-
-
-def log10(value: float) -> float:
-    from math import log10 as of
-
-    return of(value)
 
 
 def draw_race(step: RaceStep, sketch: Sketch) -> None:
@@ -57,12 +85,20 @@ def found(step: RaceStep, way: str, place: int) -> tuple[list[int], list[float]]
 
 def memory_of(step: RaceStep) -> list[dict[str, Any]]:
     """Naive's line ends where it meets the free memory; flash's goes on."""
-    traces = [curve([step.lengths[0] / 2, 4 * step.lengths[-1]], [step.free / MB] * 2, "free memory", "level", dash=True)]
-    for way, peaks in step.peaks:
-        shown = [peak / MB if n <= step.limit or way != "naive" else None for n, peak in zip(step.lengths, peaks, strict=True)]
+    traces = [
+        curve([step.lengths[0] / 2, 4 * step.lengths[-1]], [step.free / MB] * 2, "free memory", "level", dash=True)
+    ]
+    for way, formula in step.peaks:
+        shown = [
+            peak / MB if n <= step.limit or way != "naive" else None
+            for n, peak in zip(step.lengths, formula, strict=True)
+        ]
         lengths = list(step.lengths)
         if way == "naive":  # up to the mark, exactly
-            shown, lengths = [*[one for one in shown if one is not None], step.free / MB], [*[n for n in lengths if n <= step.limit], step.limit]
+            shown, lengths = (
+                [*[one for one in shown if one is not None], step.free / MB],
+                [*[n for n in lengths if n <= step.limit], step.limit],
+            )
         traces.append(curve(lengths, shown, f"{SHORT[way]}, by formula", COLOURS[way]))
     for way in COLOURS:
         sizes, peaks = found(step, way, FORWARD_BYTES if way == "tiled" else BOTH_BYTES)
@@ -77,7 +113,10 @@ def memory_of(step: RaceStep) -> list[dict[str, Any]]:
         (step.lengths[at], flash[at] / MB * 0.6, " flash", "bottom right"),
         (step.lengths[0], 0.55 * step.free / MB, f"{step.free / GB:.0f} GB free here", "middle right"),
     ]
-    return [*traces, *(TEXT | {"x": [x], "y": [y], "text": [told], "textposition": place} for x, y, told, place in labels)]
+    return [
+        *traces,
+        *(TEXT | {"x": [x], "y": [y], "text": [told], "textposition": place} for x, y, told, place in labels),
+    ]
 
 
 def times_of(step: RaceStep, place: int) -> list[dict[str, Any]]:
@@ -99,7 +138,9 @@ def ratios_of(step: RaceStep) -> list[dict[str, Any]]:
         (sizes, ours), theirs = found(step, "naive", place), dict(zip(*found(step, fused, place), strict=True))
         common = [(n, value / theirs[n]) for n, value in zip(sizes, ours, strict=True) if n in theirs]
         if common:
-            traces.append(dots([n for n, _ in common], [ratio for _, ratio in common], name, colour, line=place == BOTH_SECONDS))
+            traces.append(
+                dots([n for n, _ in common], [ratio for _, ratio in common], name, colour, line=place == BOTH_SECONDS)
+            )
     for n, times in [*README_MEMORY.items(), (1024, PAPER_MS["naive"] / PAPER_MS["flash"])]:
         traces.append(TEXT | {"x": [n], "y": [times], "text": [f"◆ {times:.2g}x"], "textposition": "middle right"})
     return traces
@@ -112,6 +153,10 @@ def kernels_of(step: RaceStep) -> str:
     lines.append(f"plain SDPA picks: {names.get('free', '')}")
     for way in dict.fromkeys(one[0] for one in step.left):
         _, length, why, need = next(one for one in step.left if one[0] == way)
-        told = f"it needs {need / GB:.1f} GB" if why == "memory" else f"a pass would take about {need:.2g} s, more than the patience"
+        told = (
+            f"it needs {need / GB:.1f} GB"
+            if why == "memory"
+            else f"a pass would take about {need:.2g} s, more than the patience"
+        )
         lines.append(f"not started: {WAYS[way]} from {length:,} tokens on: {told}")
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""The picture of `noise`: one picture under three schedules, log-SNR over time, the judge, and the schedule that learns."""
+"""The picture of `noise`: one picture under three schedules, log-SNR over time, the judge, and the schedule that
+learns.
+"""
 
 from typing import Any
 
@@ -8,7 +10,7 @@ from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, pic
 from pages._kit.player import player, view
 
 COLOURS = ("a", "b", "c")  # of the three schedules
-SPREADS = ("linear", "cosine", "learnt", "least")
+SPREADS = ("linear", "cosine", "learned", "least")
 
 
 def noise_panels(config: NoiseConfig) -> list[Panel]:
@@ -24,13 +26,35 @@ def noise_panels(config: NoiseConfig) -> list[Panel]:
     spread["yaxis"] |= {"title": None}
     spread["xaxis"] |= {"rangemode": "tozero"}
     film = [
-        view("pictures", "pictures", "The same picture and noise at log-SNRs of three schedules, and what the judge sees", most=210, least=88),
-        view("levels", "plot", "log-SNR: linear (blue), cosine (orange), learnt (green), least spread (grey)", span=7, layout=levels, height=300),
+        view(
+            "pictures",
+            "pictures",
+            "The same picture and noise at log-SNRs of three schedules, and what the judge sees",
+            most=210,
+            least=88,
+        ),
+        view(
+            "levels",
+            "plot",
+            "log-SNR over time",
+            legend=[("a", "linear"), ("b", "cosine"), ("c", "learned"), ("level", "least spread", "dashed")],
+            span=7,
+            layout=levels,
+            height=300,
+        ),
         view("knows", "plot", "How many pictures the judge still names", span=5, layout=knows, height=300),
     ]
     return [
         player("film", "", film, scrub="time", rate=5, bar_before=1),
-        view("errors", "plot", "The shipped denoiser's error; 1 (dashed) is that of guessing zero", span=7, layout=errors, height=270),
+        view(
+            "errors",
+            "plot",
+            "The shipped denoiser's error",
+            legend=[("level", "guessing zero", "dashed")],
+            span=7,
+            layout=errors,
+            height=270,
+        ),
         view("spread", "plot", "How noisy training is with each schedule", span=5, layout=spread, height=270),
         {"id": "note", "type": "text", "title": "", "span": 12, "height": 44},
     ]
@@ -45,7 +69,7 @@ def draw_noise(step: NoiseStep, sketch: Sketch) -> None:
     one = curve([LEVELS[0], LEVELS[-1]], [1.0, 1.0], "zero", "level", dash=True)
     sketch.show("errors", [one, dots(list(LEVELS), known, "measured", "a", line=True)])
     told = dict(step.spreads)
-    sketch.show("spread", bars(SPREADS, [told.get(name, 0.0) for name in SPREADS], "learnt"))
+    sketch.show("spread", bars(SPREADS, [told.get(name, 0.0) for name in SPREADS], "learned"))
     sketch.text("note", told_by(step))
 
 
@@ -53,11 +77,18 @@ def told_by(step: NoiseStep) -> str:
     """What is known in words, one line."""
     parts = [step.note] if step.note else []
     if step.lost:
-        parts.append("Of 1,000 steps the judge still names half at " + ", ".join(f"{t:.0f} ({name})" for name, t in zip(NAMES, step.lost, strict=True)) + ".")
+        parts.append(
+            "Of 1,000 steps the judge still names half at "
+            + ", ".join(f"{t:.0f} ({name})" for name, t in zip(NAMES, step.lost, strict=True))
+            + "."
+        )
     elif step.learning:
         at, spread, bits, _ = step.learning[-1]
-        parts.append(f"After {at:.0f} corrections of the schedule: spread {spread:.2f}, bound {bits:.2f} bits per number.")
-    return " ".join(parts) or "Run: the judge and the denoiser are asked at 25 levels of noise, then the green line is learnt."
+        parts.append(f"After {at:.0f} steps of the schedule: spread {spread:.2f}, bound {bits:.2f} bits per number.")
+    return (
+        " ".join(parts)
+        or "Run: the judge and the denoiser are asked at 25 levels of noise, then the green line is learned."
+    )
 
 
 def frame_of(step: NoiseStep, number: int) -> tuple[str, dict[str, Any]]:
@@ -67,7 +98,9 @@ def frame_of(step: NoiseStep, number: int) -> tuple[str, dict[str, Any]]:
     shown = []
     for row, (name, colour) in enumerate(zip(NAMES, COLOURS, strict=True)):
         level = float(step.curves[row][at])
-        shown.append(picture(step.pixels[number, row], f"{name}, {level:+.1f}", under=step.verdicts[number][row], mark=colour))
+        shown.append(
+            picture(step.pixels[number, row], f"{name}, {level:+.1f}", under=step.verdicts[number][row], mark=colour)
+        )
     every = [float(time) for time in TIMES[::2]]
     lines, knows = list[dict[str, Any]](), list[dict[str, Any]]()
     if step.best is not None:

@@ -1,4 +1,6 @@
-"""The picture of `tradeoff`: the sawtooth of one step, way by way; memory against time, memory against k; the tables."""
+"""The picture of `tradeoff`: the sawtooth of one step, way by way; memory against time, memory against k; the
+tables.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,22 +17,36 @@ MOST_FRAMES = 26  # of one step
 
 def tradeoff_panels(config: TradeoffConfig) -> list[Panel]:
     costs = config.costs(70)  # about as many characters as the text has: only for how far the axes reach
-    high, tallest = 1.12 * costs.peak(config.ways[0]) / MB, 1.15 * max(costs.layer_bytes, head_bytes(costs.layer, 70)) / MB
-    saw = chart(axis("work done", "forward passes", 4.1), axis("live bytes", "MB", high))
-    layers = chart(axis("layer", "number, then the head"), axis("live bytes", "MB", tallest), stacked=True)
-    layers["xaxis"] |= {"range": [0.4, config.n_layer + 1.6], "tickvals": list(range(1, config.n_layer + 1, 1 + config.n_layer // 12))}
-    pareto = chart(axis("time of a step", "× without checkpoints"), axis("peak", "MB"))
-    sizes = chart(axis("layers in a segment", "k"), axis("peak", "MB"))
+    high, tallest = (
+        1.12 * costs.peak(config.ways[0]) / MB,
+        1.15 * max(costs.layer_bytes, head_bytes(costs.layer, 70)) / MB,
+    )
+    saw = chart(axis("work done", "forward passes", 4.1), axis("live bytes", "MB", high), legend=True)
+    layers = chart(axis("layer", "number, then the head"), axis("live bytes", "MB", tallest), stacked=True, legend=True)
+    layers["xaxis"] |= {
+        "range": [0.4, config.n_layer + 1.6],
+        "tickvals": list(range(1, config.n_layer + 1, 1 + config.n_layer // 12)),
+    }
+    pareto = chart(axis("time of a step", "× without checkpoints"), axis("peak", "MB"), legend=True)
+    sizes = chart(axis("layers in a segment", "k"), axis("peak", "MB"), legend=True)
+    saw["legend"] |= {"itemwidth": 30}
     for layout in (pareto, sizes):
         layout["yaxis"] |= {"rangemode": "tozero"}
     film = [
-        view("saw", "plot", "One step: measured (blue), formula (dashed), without checkpoints (grey)", span=7, layout=saw, height=330),
-        view("layers", "plot", "Where they are: kept (blue), computed again (orange)", span=5, layout=layers, height=330),
+        view(
+            "saw",
+            "plot",
+            "Live bytes in one step: measured, by formula, without checkpoints",
+            span=7,
+            layout=saw,
+            height=330,
+        ),
+        view("layers", "plot", "Where they are: saved, or computed again", span=5, layout=layers, height=330),
     ]
     return [
         player("film", "", film, scrub="moment of the step", rate=8),
-        view("pareto", "plot", "Memory against time: by formula (grey), measured (blue)", span=7, layout=pareto, height=320),
-        view("sizes", "plot", "One input kept for k layers: formula, measured (blue)", span=5, layout=sizes, height=320),
+        view("pareto", "plot", "Memory against time: by formula and measured", span=7, layout=pareto, height=320),
+        view("sizes", "plot", "One input saved for k layers: formula and measured", span=5, layout=sizes, height=320),
         text("costs", "Peak in MB, by rule and measured; time of a step", span=6, height=190),
         text("work", "FLOPs in forward passes, stopped early and whole; gradients", span=6, height=190),
     ]
@@ -39,7 +55,12 @@ def tradeoff_panels(config: TradeoffConfig) -> list[Panel]:
 def draw_tradeoff(step: TradeoffStep, sketch: Sketch) -> None:
     weighing = ("formula", "forward", "loss", "backward")
     if step.phase in weighing and kept_frame(step):
-        sketch.frame("film", step.way if step.phase == "formula" else f"{step.way}: {step.phase}", saw=saw_of(step), layers=layers_of(step))
+        sketch.frame(
+            "film",
+            step.way if step.phase == "formula" else f"{step.way}: {step.phase}",
+            saw=saw_of(step),
+            layers=layers_of(step),
+        )
     if step.curves:
         sketch.frame("film", "all ways", saw=all_of(step), layers=layers_of(step))
     if step.names:
@@ -55,9 +76,17 @@ def kept_frame(step: TradeoffStep) -> bool:
 
 
 def saw_of(step: TradeoffStep) -> list[dict[str, Any]]:
-    traces = [curve([x for x, _ in step.bare], [y / MB for _, y in step.bare], "none", "level") | {"line": {"width": 1}}] if step.bare else []
+    traces = (
+        [
+            curve([x for x, _ in step.bare], [y / MB for _, y in step.bare], "without checkpoints", "level")
+            | {"line": {"width": 1}}
+        ]
+        if step.bare
+        else []
+    )
     traces.append(
-        curve([round(x, 3) for x, _ in step.teeth], [y / MB for _, y in step.teeth], "formula", "text", dash=True) | {"line": {"width": 1, "dash": "dot"}}
+        curve([round(x, 3) for x, _ in step.teeth], [y / MB for _, y in step.teeth], "formula", "text", dash=True)
+        | {"line": {"width": 1, "dash": "dot"}}
     )
     if step.curve:
         traces.append(curve([x for x, _ in step.curve], [y / MB for _, y in step.curve], step.way, "a"))
@@ -69,17 +98,20 @@ def all_of(step: TradeoffStep) -> list[dict[str, Any]]:
     """The steps of all ways over each other, each named at its top."""
     traces, colours = list[dict[str, Any]](), ["level", "b", "a", "c", "d", "e"]
     for (name, points), colour in zip(step.curves, colours, strict=False):
-        traces.append(curve([x for x, _ in points], [y / MB for _, y in points], name, colour) | {"line": {"width": 1.5}})
+        traces.append(
+            curve([x for x, _ in points], [y / MB for _, y in points], name, colour)
+            | {"line": {"width": 1.5}, "showlegend": False}
+        )
     for name, points in step.curves:
         x, y = max(points, key=lambda point: point[1])
         told = {"x": [x], "y": [y / MB], "text": [name], "textposition": "top right", "name": "", "colour": "text"}
-        traces.append({"type": "scatter", "mode": "text", **told})
+        traces.append({"type": "scatter", "mode": "text", "showlegend": False, **told})
     return traces
 
 
 def layers_of(step: TradeoffStep) -> list[dict[str, Any]]:
     numbers = list(range(1, len(step.kept) + 1))
-    kept = columns(numbers, [size / MB for size in step.kept], "kept", "a")
+    kept = columns(numbers, [size / MB for size in step.kept], "saved", "a")
     again = columns(numbers[: len(step.again)], [size / MB for size in step.again], "computed again", "b")
     return [kept, again]
 
@@ -88,13 +120,27 @@ def pareto_of(step: TradeoffStep) -> list[dict[str, Any]]:
     """Grey where the formulas expect each way, blue where it is; the front joined."""
     peaks, seconds = dict(step.peaks), dict(step.seconds)
     names = () if seconds else step.names
-    room = {"type": "scatter", "mode": "text", "x": [2.0], "y": [0], "text": [""], "name": "", "colour": "text"}
-    traces = [room, named([time for time, _ in step.forecast], [size / MB for _, size in step.forecast], names, "formula", "level")]
+    room: dict[str, Any] = {
+        "type": "scatter",
+        "mode": "text",
+        "x": [2.0],
+        "y": [0],
+        "text": [""],
+        "name": "",
+        "colour": "text",
+    }
+    room |= {"showlegend": False}
+    traces = [
+        room,
+        named([time for time, _ in step.forecast], [size / MB for _, size in step.forecast], names, "formula", "level"),
+    ]
     if "none" in seconds:
         points = {name: (took / seconds["none"], peaks[name] / MB) for name, took in seconds.items()}
         front = [points[name] for name in step.front if name in points]
         traces.append(curve([x for x, _ in front], [y for _, y in front], "front", "a") | {"line": {"width": 1}})
-        traces.append(named([x for x, _ in points.values()], [y for _, y in points.values()], list(points), "measured", "a"))
+        traces.append(
+            named([x for x, _ in points.values()], [y for _, y in points.values()], list(points), "measured", "a")
+        )
     return traces
 
 
@@ -102,7 +148,14 @@ def named(xs: Sequence[float], ys: Sequence[float], names: Sequence[str], label:
     """Dots with a name on the side where there is room."""
     trace = dots(xs, ys, label, colour, names=names)
     middle = (min(xs) + max(xs)) / 2
-    return trace | ({"textposition": ["middle right" if x <= middle else "middle left" for x in xs], "text": [f" {name} " for name in names]} if names else {})
+    return trace | (
+        {
+            "textposition": ["middle right" if x <= middle else "middle left" for x in xs],
+            "text": [f" {name} " for name in names],
+        }
+        if names
+        else {}
+    )
 
 
 def sizes_of(step: TradeoffStep) -> list[dict[str, Any]]:
@@ -131,11 +184,13 @@ def work_of(step: TradeoffStep) -> str:
         stamp = (
             ("" if name == BARE else "?")
             if name not in apart
-            else "equal"
-            if not apart[name]
-            else f"off {apart[name]:.0%}"
-            if apart[name] >= 0.01
-            else f"off {apart[name]:.1e}"
+            else (
+                "equal"
+                if not apart[name]
+                else f"off {apart[name]:.0%}"
+                if apart[name] >= 0.01
+                else f"off {apart[name]:.1e}"
+            )
         )
         lines.append(f"{name:<15}{counted} {stamp}".rstrip())
     return "\n".join(lines)

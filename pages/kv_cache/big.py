@@ -1,4 +1,6 @@
-"""The picture of `big`: memory over context against a ruler of cards as the batch doubles, bytes per token, steps, what fits."""
+"""The picture of `big`: memory over context against a ruler of cards as the batch doubles, bytes per token, steps, what
+fits.
+"""
 
 import math
 from typing import Any
@@ -8,7 +10,10 @@ from core.kv_cache.published import MODELS, RULER
 from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, ranking, rounded, text
 from pages._kit.player import player, view
 
-TICKS = {"tickvals": [10**power for power in range(-1, 7)], "ticktext": ["0.1", "1", "10", "100", "1,000", "10,000", "100,000", "1 M"]}
+TICKS = {
+    "tickvals": [10**power for power in range(-1, 7)],
+    "ticktext": ["0.1", "1", "10", "100", "1,000", "10,000", "100,000", "1 M"],
+}
 TABLE = {"T4": 5, "H100": 6, "H200": 6, "8 H100": 7}  # columns and their widths
 REACH = 700.0  # GB: where the bars end
 CONTEXTS = {"tickvals": [128, 1024, 8192, 65_536, 1_048_576], "ticktext": ["128", "1 k", "8 k", "64 k", "1 M"]}
@@ -28,14 +33,37 @@ def big_panels(config: BigConfig) -> list[Panel]:
     steps = chart(axis("texts at once", "count"), axis("a step of all texts, at least", "ms"), log_x=True, log_y=True)
     steps["xaxis"] |= {"tickvals": [1, 8, 64, 512], "ticktext": ["1", "8", "64", "512"]}
     views = [
-        view("grows", "plot", f"{name} over the length of the texts, and cards that hold it", span=7, layout=grows, height=380),
-        view("held", "plot", f"{config.context:,} tokens each; green: 1 H100, 8 H100", span=5, layout=held, height=380),
+        view(
+            "grows",
+            "plot",
+            f"{name} over the length of the texts, and cards that hold it",
+            span=7,
+            layout=grows,
+            height=325,
+        ),
+        view(
+            "held",
+            "plot",
+            f"{config.context:,} tokens each",
+            span=5,
+            layout=held,
+            height=325,
+            legend=[("c", "what 1 and 8 H100 hold", "line")],
+        ),
     ]
     cards = f"{config.cards} × {config.card.upper()}"
     return [
         player("batch", "", views, scrub="texts at once", rate=1.5, bar_before=None),
-        view("each", "plot", "Bytes per token, 16 bits: formula (bars), weighed (dots)", span=7, layout=each, height=380),
-        text("fits", f"Texts of {config.context:,} tokens that fit beside the weights", span=5, height=360),
+        view(
+            "each",
+            "plot",
+            "Bytes per token, 16 bits",
+            legend=[("level", "formula"), ("b", "weighed", "dot")],
+            span=7,
+            layout=each,
+            height=325,
+        ),
+        text("fits", f"Texts of {config.context:,} tokens that fit beside the weights", span=5, height=305),
         view("steps", "plot", f"{name} on {cards}: the time to read weights and caches", layout=steps, height=320),
     ]
 
@@ -52,7 +80,12 @@ def draw_big(step: BigStep, sketch: Sketch) -> None:
 
 
 def label(x: Any, y: Any, words: str, where: str) -> dict[str, Any]:
-    return dots([x], [0.0], "", "text", names=[words]) | {"y": [y], "mode": "text", "textposition": where, "cliponaxis": False}
+    return dots([x], [0.0], "", "text", names=[words]) | {
+        "y": [y],
+        "mode": "text",
+        "textposition": where,
+        "cliponaxis": False,
+    }
 
 
 def grows_of(step: BigStep, points: Any, batch: int) -> list[dict[str, Any]]:
@@ -80,7 +113,9 @@ def held_of(rows: Any) -> list[dict[str, Any]]:
     weights = [min(size, REACH) for _, size, _ in rows]
     caches = [min(size, REACH - shown) for (_, _, size), shown in zip(rows, weights, strict=True)]
     told = {"type": "bar", "orientation": "h", "y": names}
-    traces: list[dict[str, Any]] = [told | {"x": [rounded(size) for size in weights], "name": "weights", "colour": "level"}]
+    traces: list[dict[str, Any]] = [
+        told | {"x": [rounded(size) for size in weights], "name": "weights", "colour": "level"}
+    ]
     traces.append(told | {"x": [rounded(size) for size in caches], "name": "caches", "colour": "b"})
     for (name, size, cache), shown, more in zip(rows, weights, caches, strict=True):
         end, total = shown + more, size + cache
@@ -101,8 +136,16 @@ def each_of(step: BigStep) -> list[dict[str, Any]]:
     traces = bars(names, [nbytes for *_, nbytes, _ in step.per_token], label="formula", colour="level")
     held = [(name, found) for name, (*_, found) in zip(names, step.per_token, strict=True) if found is not None]
     if held:
-        traces.append({"type": "scatter", "mode": "markers", "x": [rounded(found) for _, found in held], "y": [name for name, _ in held],
-                       "name": "weighed", "colour": "b"})  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [rounded(found) for _, found in held],
+                "y": [name for name, _ in held],
+                "name": "weighed",
+                "colour": "b",
+            }
+        )
     for name, (*_, nbytes, _) in zip(names, step.per_token, strict=True):
         traces.append(label(nbytes, name, f"  {nbytes:,.0f}", "middle right"))
     return traces
@@ -129,5 +172,8 @@ def fits_of(step: BigStep) -> str:
     lines.append(f"{'GB':<12}" + "".join(f"{RULER[place][1]:>{TABLE[RULER[place][0]]},.0f}" for place in shown))
     for name, counts in step.texts:
         cells = [("–" if counts[place] is None else f"{counts[place]}", TABLE[RULER[place][0]]) for place in shown]
-        lines.append(f"{name.replace('Llama-3.1', 'L-3.1').removesuffix(' v0.1'):<12}" + "".join(f"{cell:>{wide}}" for cell, wide in cells))
+        lines.append(
+            f"{name.replace('Llama-3.1', 'L-3.1').removesuffix(' v0.1'):<12}"
+            + "".join(f"{cell:>{wide}}" for cell, wide in cells)
+        )
     return "\n".join([*lines, "", "– the weights alone are too large"])

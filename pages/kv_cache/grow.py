@@ -14,11 +14,29 @@ ROOF = chart(axis("operations per byte", "FLOP/byte"), axis("operations per seco
 def grow_panels(config: GrowConfig) -> list[Panel]:
     off, on = series("off", "cache off", "b", dots=True), series("on", "cache on", "a", dots=True)
     floors = [series("off_floor", "its floor", "b", faint=True), series("on_floor", "its floor", "a", faint=True)]
-    film = [view("rows", "draw", "What is computed for this token (orange), kept (blue), reserved (grey)", height=230, aspect=0.5, x=TOKENS)]
+    film = [
+        view(
+            "rows",
+            "draw",
+            "Keys and values while this token is computed",
+            legend=[("b", "computed for it"), ("a", "cached"), ("grid", "reserved")],
+            height=230,
+            aspect=0.5,
+            x=TOKENS,
+        )
+    ]
     held = [series("formula", "formula", "level", faint=True), series("held", "measured", "a")]
     return [
-        lines("each", "Time of each token, and its floor", axis(TOKENS, "count"), axis("time", "ms"), [*floors, off, on], span=7, height=330),
-        text("text", "What both write, from the same seed", span=5, height=310),
+        lines(
+            "each",
+            "Time of each token, and its floor",
+            axis(TOKENS, "count"),
+            axis("time", "ms"),
+            [*floors, off, on],
+            span=7,
+            height=285,
+        ),
+        text("text", "What both write, from the same seed", span=5, height=265),
         player("film", "", film, scrub="token", rate=8, bar_before=None),
         lines(
             "sum",
@@ -27,11 +45,26 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             axis("time", "s"),
             [*floors, series("off", "off", "b"), series("on", "on", "a")],
             span=6,
-            height=260,
+            height=225,
         ),
-        lines("bytes", f"Memory of the cache, in blocks of {config.block}", axis(TOKENS, "count"), axis("storages", "kB"), held, span=6, height=260),
-        view("roof", "plot", "Under this machine's roof: one token of 1 to 64 texts, and a prompt", span=8, layout=ROOF, height=330),
-        text("passes", "How much of the roof is reached", span=4, height=310),
+        lines(
+            "bytes",
+            f"Memory of the cache, in blocks of {config.block}",
+            axis(TOKENS, "count"),
+            axis("storages", "kB"),
+            held,
+            span=6,
+            height=225,
+        ),
+        view(
+            "roof",
+            "plot",
+            "Under this machine's roof: one token of 1 to 64 texts, and a prompt",
+            span=8,
+            layout=ROOF,
+            height=285,
+        ),
+        text("passes", "How much of the roof is reached", span=4, height=265),
     ]
 
 
@@ -63,7 +96,11 @@ def words(step: GrowStep) -> str:
     """The stamp, then the text."""
     if not step.difference:
         return f"{step.text}\n\n(the prompt)" if step.floors else step.text
-    stamp = "The same text with and without the cache." if step.same else "The texts differ: a draw fell between two roundings."
+    stamp = (
+        "The same text with and without the cache."
+        if step.same
+        else "The texts differ: a draw fell between two roundings."
+    )
     return f"{stamp}\nLargest difference of logits: {step.difference:.1e}\n\n{step.text}"
 
 
@@ -79,7 +116,15 @@ def draw_film(step: GrowStep, sketch: Sketch) -> None:
         {"id": "off", "kind": "rect", "x": 0, "y": 3, "w": tokens, "h": 1, "fill": "b"},
         {"id": "reserved", "kind": "rect", "x": 0, "y": 0.6, "w": capacity, "h": 1, "fill": "grid"},
         {"id": "kept", "kind": "rect", "x": 0, "y": 0.6, "w": 0 if first else kept, "h": 1, "fill": "a"},
-        {"id": "new", "kind": "rect", "x": 0 if first else kept, "y": 0.6, "w": tokens if first else tokens - kept, "h": 1, "fill": "b"},
+        {
+            "id": "new",
+            "kind": "rect",
+            "x": 0 if first else kept,
+            "y": 0.6,
+            "w": tokens if first else tokens - kept,
+            "h": 1,
+            "fill": "b",
+        },
     ]
     shapes += [
         {"id": f"block{place}", "kind": "line", "x": place, "y": 0.6, "w": 0, "h": 1, "fill": "veil"}
@@ -89,7 +134,13 @@ def draw_film(step: GrowStep, sketch: Sketch) -> None:
     one = f"{tokens} rows" if first else "1 row"
     shapes += [
         {"id": "off_text", "kind": "text", "x": middle, "y": 4.5, "text": f"cache off: {tokens} rows computed"},
-        {"id": "on_text", "kind": "text", "x": middle, "y": 2.1, "text": f"cache on: {one} computed, {0 if first else tokens - 1} kept"},
+        {
+            "id": "on_text",
+            "kind": "text",
+            "x": middle,
+            "y": 2.1,
+            "text": f"cache on: {one} computed, {0 if first else tokens - 1} kept",
+        },
     ]
     label = f"the prompt, {tokens} tokens: prefill, both compute all" if first else f"token {step.tokens}"
     sketch.frame("film", label, rows=shapes)
@@ -108,7 +159,11 @@ def roof(step: GrowStep) -> list[dict[str, Any]]:
     traces.append(dots([x for _, x, _ in reached], [y for *_, y in reached], "measured", "a"))
     for name, x, y in reached:
         short = name.removeprefix("decode, ").removesuffix(", 128 tokens")
-        traces.append(word(x, y, f"{short}  ", "middle left") if short == "16 texts" else word(x, y * 0.85, short, "bottom center"))
+        traces.append(
+            word(x, y, f"{short}  ", "middle left")
+            if short == "16 texts"
+            else word(x, y * 0.85, short, "bottom center")
+        )
     lowest = min([floor for _, _, floor, _ in step.roof] + [y for *_, y in reached])
     traces.append(curve([low, low], [lowest * 0.3, flops * 2], "", "grid"))
     return traces
@@ -126,5 +181,10 @@ def passes(step: GrowStep) -> str:
         told = "–" if reached is None else f"{100 * reached / floor:.0f} %"
         lines.append(f"{short:<12}{intensity:>7.2f}{told:>9}")
     flops, nbytes = step.rates
-    told = ["", f"memory:     {nbytes / 1e9:.1f} GB/s", f"arithmetic: {flops / 1e9:.0f} GFLOP/s", "(both measured here, once)"]
-    return "\n".join([*lines, "", "Each text writes one token and", "has 128 kept; the prompt has 128.", *told])
+    text = [
+        "",
+        f"memory:     {nbytes / 1e9:.1f} GB/s",
+        f"arithmetic: {flops / 1e9:.0f} GFLOP/s",
+        "(both measured here, once)",
+    ]
+    return "\n".join([*lines, "", "Each text writes one token and", "has 128 kept; the prompt has 128.", *text])

@@ -1,4 +1,6 @@
-"""The picture of `shrink`: bytes against perplexity, bytes over the text, loss along the text, texts, and the poisoned word."""
+"""The picture of `shrink`: bytes against perplexity, bytes over the text, loss along the text, texts, and the poisoned
+word.
+"""
 
 import math
 from typing import Any
@@ -7,29 +9,44 @@ from core.kv_cache import ShrinkConfig, ShrinkStep
 from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, ranking, text
 from pages._kit.player import view
 
-LEARNT = 128  # tokens of the base's own windows
+LEARNED = 128  # tokens of the base's own sequences
 COLOURS = ("text", "d", "d", "b", "e", "a", "c")  # of the variants, in their order
 TOP = "top center"
 FIRST_WIDE = 1.5  # times the texts' tokens: room for names at the ends of lines
 
 
 def shrink_panels(config: ShrinkConfig) -> list[Panel]:
-    price = chart(axis(f"cache of a text of {config.context} tokens", "kB, log"), axis("perplexity", "log"), log_x=True, log_y=True)
+    price = chart(
+        axis(f"cache of a text of {config.context} tokens", "kB, log"),
+        axis("perplexity", "log"),
+        log_x=True,
+        log_y=True,
+    )
     for one, marks in (("xaxis", (10, 50, 200, 1000, 5000)), ("yaxis", (10, 20, 50, 100, 200, 500, 1000, 2000, 5000))):
         price[one] |= {"tickvals": list(marks), "ticktext": [f"{mark:,}" for mark in marks]}
     along = chart(axis("place in the text", "tokens"), axis("loss, less the full cache's", "nats"))
     nbytes = chart(axis("tokens read", "count", config.context * FIRST_WIDE), axis("cache of a text", "kB"))
-    harm, nexts = (ranking(axis(*told), axis("", ""), left=96) for told in (("harm to the next token", "KL, nats"), ("probability", "%")))
+    harm, nexts = (
+        ranking(axis(*words), axis("", ""), left=96, legend=legend)
+        for words, legend in ((("harm to the next token", "KL, nats"), False), (("probability", "%"), True))
+    )
     for layout in (harm, nexts):
         layout["yaxis"] |= {"title": None}
     return [
-        view("price", "plot", f"What each saves and costs, on {min(LEARNT, config.context)} tokens", span=7, layout=price, height=380),
+        view(
+            "price",
+            "plot",
+            f"What each saves and costs, on {min(LEARNED, config.context)} tokens",
+            span=7,
+            layout=price,
+            height=380,
+        ),
         view("bytes", "plot", "Bytes: formula (lines), measured (dots)", span=5, layout=nbytes, height=380),
         view("along", "plot", "The windows against the full cache, along the text", span=6, layout=along, height=290),
         text("texts", "Your prompt, continued; ▸ where it leaves the full cache", span=6, height=270),
-        view("harm", "plot", "Any cached token as noise: the harm", span=4, layout=harm, height=430),
-        view("nexts", "plot", "Next token: clean (blue), poisoned (orange)", span=4, layout=nexts, height=430),
-        text("poisoned", "The poisoned word: what is written then", span=4, height=410),
+        view("harm", "plot", "Harm of turning one cached token into noise", span=4, layout=harm, height=430),
+        view("nexts", "plot", "Next token, clean and poisoned", span=4, layout=nexts, height=430),
+        text("poisoned", "What is written after the poisoned word", span=4, height=410),
     ]
 
 
@@ -41,7 +58,11 @@ def draw_shrink(step: ShrinkStep, sketch: Sketch) -> None:
         sketch.show("harm", harm_of(step))
         sketch.show("nexts", nexts_of(step))
         word = "".join(token for place, (token, _) in enumerate(step.harm) if place in step.chosen).strip()
-        sketch.text("poisoned", f"“{word}” is still in the text.\nIn the cache its keys and values\nare noise.\n\n(both continuations come\nwith the run)")
+        sketch.text(
+            "poisoned",
+            f"“{word}” is still in the text.\nIn the cache its keys and values\nare noise.\n\n(both continuations"
+            " come\nwith the run)",
+        )
         prompt = "".join(token for token, _ in step.harm)
         sketch.text("texts", f"{prompt}…\n\n(from here every cache goes on)")
     if step.texts:
@@ -58,8 +79,17 @@ def colour_of(name: str, step: ShrinkStep) -> str:
     return COLOURS[names.index(name.removesuffix(", trained"))]
 
 
-# Of a name beside its dot, in the order of the variants: where, and how far up, in times the perplexity; many are equally good.
-WHERE = ((TOP, 1.0), (TOP, 1.0), (TOP, 1.0), ("bottom left", 1.0), ("top left", 1.0), (TOP, 1.35), ("bottom right", 1.0))
+# Of a name beside its dot, in the order of the variants: where, and how far up, in times the perplexity; many are
+# equally good.
+WHERE = (
+    (TOP, 1.0),
+    (TOP, 1.0),
+    (TOP, 1.0),
+    ("bottom left", 1.0),
+    ("top left", 1.0),
+    (TOP, 1.35),
+    ("bottom right", 1.0),
+)
 
 
 def price_of(step: ShrinkStep) -> list[dict[str, Any]]:
@@ -100,14 +130,24 @@ def bytes_of(step: ShrinkStep) -> list[dict[str, Any]]:
         free = max(end[1] / 1e3, free + 0.052 * most)
         traces.append(label(end[0] * 1.01, free, name, "middle right", colour))
         if name in weighed:
-            traces.append(dots([tokens for tokens, _ in weighed[name]], [nbytes / 1e3 for _, nbytes in weighed[name]], "measured", colour))
+            traces.append(
+                dots(
+                    [tokens for tokens, _ in weighed[name]],
+                    [nbytes / 1e3 for _, nbytes in weighed[name]],
+                    "measured",
+                    colour,
+                )
+            )
     return traces
 
 
 def along_of(step: ShrinkStep) -> list[dict[str, Any]]:
     """The windows' loss by place, less that of the full cache, which is the same as without a cache."""
     places, names = [step.at * (bin + 0.5) for bin in range(len(step.one_pass))], [name for name, _ in step.formulas]
-    traces = [curve([0.0, places[-1]], [0.0, 0.0], "full cache", "text"), label(places[-1], 0.0, "full cache", "top left")]
+    traces = [
+        curve([0.0, places[-1]], [0.0, 0.0], "full cache", "text"),
+        label(places[-1], 0.0, "full cache", "top left"),
+    ]
     losses, reach = dict(step.losses), 0.05
     for name in names[3:5]:
         more = [window - full for window, full in zip(losses.get(name, ()), step.one_pass, strict=False)]
@@ -117,9 +157,9 @@ def along_of(step: ShrinkStep) -> list[dict[str, Any]]:
     ends = [(losses[name][-1] - step.one_pass[len(losses[name]) - 1], name) for name in names[3:5] if losses.get(name)]
     for (value, name), where in zip(sorted(ends), ("bottom left", "top right"), strict=False):
         traces.append(label(places[len(losses[name]) - 1], value, f" {name} ", where, colour_of(name, step)))
-    if places[-1] > LEARNT:
-        traces.append(curve([LEARNT, LEARNT], [-reach, reach], "learnt", "level", dash=True))
-        traces.append(label(LEARNT, reach, " beyond what was learnt", "middle right"))
+    if places[-1] > LEARNED:
+        traces.append(curve([LEARNED, LEARNED], [-reach, reach], "learned", "level", dash=True))
+        traces.append(label(LEARNED, reach, " beyond what was learned", "middle right"))
     return [*traces, label(places[-1] * 1.45, -1.15 * reach, "", "middle right")]
 
 

@@ -2,25 +2,41 @@
 
 from pages._kit.page import Page, Picture
 from pages.lora.count import count_panels, draw_count
+from pages.lora.diagram import diagram
 from pages.lora.sweep import draw_sweep, sweep_panels
 from pages.lora.text import draw_text, text_panels
 from pages.lora.toy import draw_toy, toy_panels
+
+THUMB = (
+    ("rect", {"x": 28, "y": 8, "width": 34, "height": 34}, "a"),
+    ("rect", {"x": 74, "y": 8, "width": 8, "height": 34}, "b"),
+    ("rect", {"x": 88, "y": 21, "width": 24, "height": 8}, "b"),
+)
 
 PAGE = Page(
     "lora",
     "LoRA",
     {
-        "toy": Picture(toy_panels, draw_toy),
         "text": Picture(text_panels, draw_text),
-        "sweep": Picture(sweep_panels, draw_sweep),
+        "toy": Picture(toy_panels, draw_toy),
         "count": Picture(count_panels, draw_count),
+        "sweep": Picture(sweep_panels, draw_sweep, folded=("sigma", "share")),
     },
     (
         ("Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2106.09685"),
         ("peft, the library", "https://github.com/huggingface/peft"),
-        ("Kalajdzievski 2023, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", "https://arxiv.org/abs/2312.03732"),
+        (
+            "Kalajdzievski 2023, A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA",
+            "https://arxiv.org/abs/2312.03732",
+        ),
+        (
+            "Eckart and Young 1936, The approximation of one matrix by another of lower rank",
+            "https://doi.org/10.1007/BF02288367",
+        ),
         ("The authors' own code", "https://github.com/microsoft/LoRA"),
         ("The notebooks this tab grew from", "https://github.com/tianlinxu312/Everything-about-LLMs"),
     ),
     hand_over={"adapter_model.safetensors": ("text", "adapter_file")},
+    diagram=diagram,
+    thumb=THUMB,
 )

@@ -20,7 +20,14 @@ def count_panels(config: CountConfig) -> list[Panel]:
     name = MODELS[config.model].label
     return [
         view("ranks", "plot", f"{name}: all its numbers, and those LoRA trains", span=7, layout=RANKS, height=380),
-        view("kinds", "plot", f"r = {config.rank}: numbers per matrix (pale: the formula)", span=5, layout=KINDS, height=380),
+        view(
+            "kinds",
+            "plot",
+            f"r = {config.rank}: numbers per matrix, by formula and counted",
+            span=5,
+            layout=KINDS,
+            height=380,
+        ),
         text("sum", "The sum, matrix by matrix: the formula, and peft's count"),
     ]
 
@@ -38,7 +45,9 @@ def rank_bars(step: CountStep) -> list[dict[str, Any]]:
     for rank, by_formula in step.ranks:
         numbers = step.trained if rank == step.rank else by_formula
         rows.append((f"r = {rank}", numbers, f"{brief(numbers)}, {100 * numbers / (base + numbers):.3g} %"))
-    [trace] = bars([name for name, _, _ in rows], [float(numbers) for _, numbers, _ in rows], f"r = {step.rank}", label="numbers")
+    [trace] = bars(
+        [name for name, _, _ in rows], [float(numbers) for _, numbers, _ in rows], f"r = {step.rank}", label="numbers"
+    )
     return [trace | {"text": [words for _, _, words in rows], "textposition": "outside", "cliponaxis": False}]
 
 
@@ -55,7 +64,7 @@ def kind_bars(step: CountStep) -> list[dict[str, Any]]:
     if step.embeddings:
         done = step.layers == step.of_layers
         told.append(("embeddings", step.embeddings / 1e6, step.embeddings / 1e6 if done else 0.0))
-    names = [name.replace(".", "<br>.") if len(name) > 14 else name for name, _, _ in told]
+    names = [name.replace(".", "\n.") if len(name) > 14 else name for name, _, _ in told]
     [formula] = bars(names, [by_formula for _, by_formula, _ in told], label="by the formula", colour="level")
     [counted] = bars(names, [count for _, _, count in told], label="counted by peft", colour="b")
     return [formula | {"opacity": 0.35}, counted]
@@ -66,7 +75,9 @@ def sum_of(step: CountStep) -> str:
     wide = max(len(name) for name, *_ in step.kinds)
     told = [step.verdict or f"rank {step.rank}: {step.layers} of {step.of_layers} layers counted", ""]
     for name, d_in, d_out, number, by_formula, counted in step.kinds:
-        told.append(f"{name:<{wide}}  {number} × {step.rank} × ({d_in:,} + {d_out:,}) = {by_formula:,}   peft: {counted:,}")
+        told.append(
+            f"{name:<{wide}}  {number} × {step.rank} × ({d_in:,} + {d_out:,}) = {by_formula:,}   peft: {counted:,}"
+        )
     if step.embeddings:
         told.append(f"embeddings, trained whole: {step.embeddings:,}")
     return "\n".join([*told, "", f"peft's count so far: {step.trained:,} trained of {step.total:,}"])

@@ -12,7 +12,7 @@ DIAL["xaxis"] |= {"range": [STOPS[0] - 0.1, STOPS[-1] + 0.1], "dtick": 0.5}
 
 
 def text_panels(config: TextConfig) -> list[Panel]:
-    learnt, unseen = series("loss", "batch", "a", faint=True), series("validation", "validation", "b", dots=True)
+    learned, unseen = series("loss", "batch", "a", faint=True), series("validation", "validation", "b", dots=True)
     looks, heading = config.adapter == "file", "Loss while only the adapter learns"
     steps = axis("optimizer step", "count", 1 if looks else config.steps or 1)
     dial = [
@@ -20,10 +20,23 @@ def text_panels(config: TextConfig) -> list[Panel]:
         view("dial_text", "text", "What it writes at this stop, from the same seed", span=7),
     ]
     return [
-        lines("loss", "Loss without and with the adapter (nothing is trained)" if looks else heading, steps, NATS, [learnt, unseen], span=6),
+        lines(
+            "loss",
+            "Loss without and with the adapter (nothing is trained)" if looks else heading,
+            steps,
+            NATS,
+            [learned, unseen],
+            span=6,
+        ),
         text("before", "Before: the base", span=3),
         text("after", "After, from the same seed", span=3),
-        player("dial", "The alpha dial, turned after training: 0 is the base, 1 what was trained", dial, scrub="alpha", rate=1.5),
+        player(
+            "dial",
+            "The alpha dial, turned after training: 0 is the base, 1 what was trained",
+            dial,
+            scrub="alpha",
+            rate=1.5,
+        ),
     ]
 
 
@@ -45,7 +58,7 @@ def draw_stop(step: TextStep, sketch: Sketch) -> None:
     """The first visit has one frame, the base; the dial's own frames begin anew."""
     if step.times == STOPS[0]:
         sketch.updates.append(("dial", {"frames": [], "whole": True}))
-    meaning = {0.0: ": the base", 1.0: ": as trained", -1.0: ": against what it learnt"}.get(step.times or 0.0, "")
+    meaning = {0.0: ": the base", 1.0: ": as trained", -1.0: ": against what it learned"}.get(step.times or 0.0, "")
     sketch.frame("dial", f"alpha × {step.times:g}{meaning}", dial_loss=dial_loss(step), dial_text=step.dial_text)
 
 

@@ -1,4 +1,6 @@
-"""The picture of `toy`: what is left to learn at each rank, the learnt spectrum beside the true one, decisions, two accuracies."""
+"""The picture of `toy`: what is left to learn at each rank, the learned spectrum beside the true one, decisions, two
+accuracies.
+"""
 
 from typing import Any
 
@@ -13,17 +15,27 @@ from pages._kit.player import player, view
 LOWEST = 1e-7  # what is left below this is drawn here
 LEFT = frame_of(
     {"title": {"text": "LoRA rank r; numbers it trains", "standoff": 6}, "type": "category"},
-    {"title": {"text": "left of the change (share of 1, log)"}, "type": "log", "range": [-7.4, 0.6], "dtick": 1, "exponentformat": "power"},
+    {
+        "title": {"text": "remaining error (fraction of the base's, log)"},
+        "type": "log",
+        "range": [-7.4, 0.6],
+        "dtick": 1,
+        "exponentformat": "power",
+    },
     62,
     False,
 )
 LEFT["margin"]["b"] = 70  # the ranks' labels have two lines
 SIGMA = chart(axis("direction, strongest first", "index"), axis("singular value", "no unit"), legend=True)
 SIGMA["xaxis"]["dtick"] = 1
-ARMS = frame_of({"title": {"text": "what is changed, and how many numbers are trained", "standoff": 6}, "type": "category"},
-                {"title": {"text": "right on the Gaussian inputs (%)"}, "range": [45, 102]}, 62, False)  # fmt: skip
+ARMS = frame_of(
+    {"title": {"text": "what is changed, and how many numbers are trained", "standoff": 6}, "type": "category"},
+    {"title": {"text": "right on the Gaussian inputs (%)"}, "range": [45, 102]},
+    62,
+    False,
+)
 ARMS["margin"]["b"] = 70
-RIGHT = axis("right answers", "share of 1")
+RIGHT = axis("right answers", "fraction")
 LEARNERS = (("biases only", "biases", "c"), ("LoRA, r = 2", "lora", "b"), ("whole layer", "layer", "d"))
 
 
@@ -33,12 +45,39 @@ def toy_panels(config: ToyConfig) -> list[Panel]:
 
 def known_panels(config: ToyConfig) -> list[Panel]:
     accuracy = [series("new", "new task", "b"), series("old", "old task", "a")]
-    hint = "A slice through the 16 inputs: one colour is yes, the other no. If r is enough, the right picture becomes the middle one."
+    hint = (
+        "A slice through the 16 inputs: one color is yes, the other no. If r is enough, the right picture becomes the"
+        " middle one."
+    )
     views = [
-        view("left", "plot", "What each rank cannot learn, on inputs it has not seen", span=7, layout=LEFT, height=340),
-        view("sigma", "plot", f"Singular values: the true change, and what r = {config.rank} has learnt", span=5, layout=SIGMA, height=340),
-        view("maps", "matrix", "Decisions", span=7, square=True, signed=True, hint=hint, words="{name}: yes with probability {value}"),
-        lines("accuracy", f"Accuracy of r = {config.rank} on both tasks", axis("optimizer step", "count", config.steps), RIGHT, accuracy, span=5, height=250),
+        view("left", "plot", "What each rank has not learned, on unseen inputs", span=7, layout=LEFT, height=340),
+        view(
+            "sigma",
+            "plot",
+            f"Singular values: the true change, and what r = {config.rank} has learned",
+            span=5,
+            layout=SIGMA,
+            height=340,
+        ),
+        view(
+            "maps",
+            "matrix",
+            "Decisions",
+            span=7,
+            square=True,
+            signed=True,
+            hint=hint,
+            words="{name}: yes with probability {value}",
+        ),
+        lines(
+            "accuracy",
+            f"Accuracy of r = {config.rank} on both tasks",
+            axis("optimizer step", "count", config.steps),
+            RIGHT,
+            accuracy,
+            span=5,
+            height=250,
+        ),
     ]
     return [player("learning", "", views, scrub="training step", rate=6, bar_before=2)]
 
@@ -47,10 +86,16 @@ def controls_panels() -> list[Panel]:
     learning = [series("sphere", "base, on the sphere", "e"), series("base", "base, on Gaussian", "a")]
     learning += [series(id, label, colour) for label, id, colour in LEARNERS]
     return [
-        view("arms", "plot", "LoRA and its controls: mean and standard deviation, each dot a seed", layout=ARMS, height=340),
+        view(
+            "arms",
+            "plot",
+            "LoRA and its controls: mean and standard deviation, each dot a seed",
+            layout=ARMS,
+            height=340,
+        ),
         lines(
             "curves",
-            "The way there: the base learns, then three ways of adapting it",
+            "Accuracy during training: the base learns, then three ways of adapting it",
             axis("optimizer step", "count", 5600),
             axis("right answers", "%"),
             learning,
@@ -72,13 +117,18 @@ def draw_look(step: ToyStep, sketch: Sketch) -> None:
     maps = step.maps
     assert maps is not None
     shown = heat(maps[None], ["base", "second task", "base + LoRA"])
-    sketch.frame("learning", f"step {step.step}", at=step.step, left=left_by_rank(step), sigma=spectra(step), maps=shown)
+    sketch.frame(
+        "learning", f"step {step.step}", at=step.step, left=left_by_rank(step), sigma=spectra(step), maps=shown
+    )
 
 
 def left_by_rank(step: ToyStep) -> list[dict[str, Any]]:
-    """Every rank, the chosen one marked, the true one as an upright line, the controls as levels. Rank 0 is the base."""
+    """Every rank, the chosen one marked, the true one as an upright line, the controls as levels.
+
+    Rank 0 is the base.
+    """
     ranks = [0, *step.ranks]
-    names = [f"{rank}<br>{trained_numbers(rank, HIDDEN, HIDDEN):,}" for rank in ranks]
+    names = [f"{rank}\n{trained_numbers(rank, HIDDEN, HIDDEN):,}" for rank in ranks]
     left = [1.0, *step.left]
     ys = [max(share, LOWEST) for share in left]
     chosen, true = ranks.index(step.chosen), ranks.index(len(step.true))
@@ -90,7 +140,10 @@ def left_by_rank(step: ToyStep) -> list[dict[str, Any]]:
         (step.left_layer, "whole layer (1,056)", "d", "top left"),
     ):
         if step.step and height is not None:  # at the start all are at 1
-            told += [curve(names, [height] * len(names), words, colour, dash=True), label(names[-1], height, words, where)]
+            told += [
+                curve(names, [height] * len(names), words, colour, dash=True),
+                label(names[-1], height, words, where),
+            ]
     told.append(dots([names[chosen]], [ys[chosen]], f"r = {step.chosen}", "b"))
     told.append(label(names[chosen], ys[chosen], f"  r = {step.chosen}: {left[chosen]:.1g}", "bottom right"))
     return told
@@ -107,7 +160,7 @@ def spectra(step: ToyStep) -> list[dict[str, Any]]:
     order = list(range(1, most + 1))
     return [
         columns(order, [*step.true, *pad][:most], "true change", "c"),
-        columns(order, [*step.learnt, *pad][:most], "learnt", "b"),
+        columns(order, [*step.learned, *pad][:most], "learned", "b"),
     ]
 
 
@@ -128,10 +181,13 @@ def draw_controls(step: ControlsStep, sketch: Sketch) -> None:
 
 def arms(step: ControlsStep) -> list[dict[str, Any]]:
     """Every seed as a dot, and beside it the mean with its spread."""
-    names = [f"{name}<br>{numbers:,}" for name, numbers, _ in step.arms]
+    names = [f"{name}\n{numbers:,}" for name, numbers, _ in step.arms]
     spread = [mean_and_spread(each) for _, _, each in step.arms]
     each = [(name, 100 * value) for name, (_, _, values) in zip(names, step.arms, strict=True) for value in values]
     seeds = dots([name for name, _ in each], [value for _, value in each], "one seed", "level")
     means = dots(names, [100 * mean for mean, _ in spread], "mean", "b", errors=[100 * one for _, one in spread])
-    tops = [label(name, 100 * mean, f"    {100 * mean:.1f}", "middle right") for name, (mean, _) in zip(names, spread, strict=True)]
+    tops = [
+        label(name, 100 * mean, f"    {100 * mean:.1f}", "middle right")
+        for name, (mean, _) in zip(names, spread, strict=True)
+    ]
     return [seeds, means, *tops]

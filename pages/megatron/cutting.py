@@ -1,4 +1,6 @@
-"""The drawing above the film: what each rank holds, in its place in the whole matrix. One colour per rank, grey is whole."""
+"""The drawing above the film: what each rank holds, in its place in the whole matrix. One colour per rank, grey is
+whole.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,16 @@ HEADS = {
 ORDER = {key: number for number, key in enumerate(("input", "entered", "first", "middle", "partial", "sum", "error"))}
 
 
-def box(id: str, place: int, row: float, fill: str, *, part: tuple[float, float] = (0, 1), strip: tuple[float, float] = (0, 1), text: str = "") -> Shape:
+def box(
+    id: str,
+    place: int,
+    row: float,
+    fill: str,
+    *,
+    part: tuple[float, float] = (0, 1),
+    strip: tuple[float, float] = (0, 1),
+    text: str = "",
+) -> Shape:
     """A piece of a matrix: part (from, to) of its width, strip (from, to) of its height, counted from the top."""
     x, y = APART * place + WIDE * part[0], row + HIGH * (1 - strip[1])
     told = {
@@ -40,8 +51,14 @@ def cutting(ranks: int, sequence: bool, stage: Stage | None, right: bool) -> lis
     names = list(HEADS[block])
     if block == MLP and ORDER.get(key, 0) >= ORDER["middle"]:
         names[2] = "Y"
-    shapes = [word(f"head {place} {name}", APART * place + WIDE / 2, ranks + 0.1, name) for place, name in enumerate(names) if name]
-    shapes += [word(f"rank {rank}", -1.35, ranks - 1 - rank + HIGH / 2, f"rank {rank}", COLOURS[rank]) for rank in range(ranks)]
+    shapes = [
+        word(f"head {place} {name}", APART * place + WIDE / 2, ranks + 0.1, name)
+        for place, name in enumerate(names)
+        if name
+    ]
+    shapes += [
+        word(f"rank {rank}", -1.35, ranks - 1 - rank + HIGH / 2, f"rank {rank}", COLOURS[rank]) for rank in range(ranks)
+    ]
     shapes += [word("corner", APART * 5 + WIDE, ranks + 0.1, "", "grid"), word("floor", -1.8, -0.1, "", "grid")]
     draw = wrong_way if block == WRONG else right_way
     return [*shapes, *draw(block, ranks, sequence, key, right)]
@@ -91,7 +108,14 @@ def summed(block: str, ranks: int, sequence: bool, start: int, done: bool, right
             place, rank = (5, there) if done else (start, here)
             top, bottom = share(there, ranks) if sequence and done else (0.0, 1.0)
             slot = [top + (bottom - top) * edge for edge in share(here, ranks)]
-            yield box(f"{block} fly {here} {there}", place, float(ranks - 1 - rank), COLOURS[here], part=(0.15, 0.85), strip=(slot[0], slot[1]))
+            yield box(
+                f"{block} fly {here} {there}",
+                place,
+                float(ranks - 1 - rank),
+                COLOURS[here],
+                part=(0.15, 0.85),
+                strip=(slot[0], slot[1]),
+            )
     for rank in range(ranks) if done else ():
         strip = share(rank, ranks) if sequence else (0, 1)
         sign = "" if sequence and ranks > 2 else "=" if right else "≠"

@@ -1,4 +1,6 @@
-"""The picture of `big`: every schedule's chart, idle time over the number of micro-batches, activations per rank, both zeros."""
+"""The picture of `big`: every schedule's chart, idle time over the number of micro-batches, activations per rank, both
+zeros.
+"""
 
 import math
 from typing import Any
@@ -24,10 +26,33 @@ def big_panels(config: BigConfig) -> list[Panel]:
     held = chart(axis("rank", "number"), axis("held at most", "micro-batches"))
     held["yaxis"] |= {"rangemode": "tozero"}
     return [
-        player("charts", "", [view("work", "gantt", ALL, rows=config.ranks, row=24, most=400)], scrub="schedule", rate=0.7),
+        player(
+            "charts",
+            "",
+            [
+                view(
+                    "work",
+                    "gantt",
+                    "The work of every rank, over time",
+                    legend=ALL,
+                    rows=config.ranks,
+                    row=24,
+                    most=400,
+                )
+            ],
+            scrub="schedule",
+            rate=0.7,
+        ),
         view("idle", "plot", "Idle time: formula (lines), simulated (dots)", span=7, layout=idle, height=360),
         text("table", f"{config.micro} micro-batches, {config.ranks} ranks", span=5, height=340),
-        view("held", "plot", "Activations a rank holds: formula (lines), simulated (dots)", span=7, layout=held, height=320),
+        view(
+            "held",
+            "plot",
+            "Activations a rank holds: formula (lines), simulated (dots)",
+            span=7,
+            layout=held,
+            height=320,
+        ),
         text("zero", "What is zero in “zero bubble”?", span=5, height=300),
     ]
 
@@ -35,8 +60,8 @@ def big_panels(config: BigConfig) -> list[Panel]:
 def draw_big(step: BigStep, sketch: Sketch) -> None:
     if step.chart is not None:
         schedule, makespan, cells, bars = step.chart
-        data = work(bars, makespan, "units") if bars else sampled(cells, makespan, makespan, "units")
-        sketch.frame("charts", f"{NAMES[schedule]}: {makespan:,.6g} units", work=data)
+        data = work(bars, makespan, "ms") if bars else sampled(cells, makespan, makespan, "ms")
+        sketch.frame("charts", f"{NAMES[schedule]}: {makespan:,.6g} ms", work=data)
     if step.rows:
         sketch.show("idle", idle_of(step))
         sketch.show("held", held_of(step))
@@ -51,8 +76,17 @@ def idle_of(step: BigStep) -> list[dict[str, Any]]:
         above = [(micro, value) for micro, value in theory if value > 0]
         if not above:
             continue
-        traces.append(curve([micro for micro, _ in above], [value for _, value in above], SHORT[schedule], COLOURS[schedule]))
-        traces.append(dots([micro for micro, _ in found], [max(value, 1e-6) for _, value in found], f"{SHORT[schedule]}, simulated", COLOURS[schedule]))
+        traces.append(
+            curve([micro for micro, _ in above], [value for _, value in above], SHORT[schedule], COLOURS[schedule])
+        )
+        traces.append(
+            dots(
+                [micro for micro, _ in found],
+                [max(value, 1e-6) for _, value in found],
+                f"{SHORT[schedule]}, simulated",
+                COLOURS[schedule],
+            )
+        )
         names = " = ".join(SHORT[one] for one, others, _ in step.curves if others == theory)
         if above[-1][1] not in named:
             named.add(above[-1][1])
@@ -73,7 +107,9 @@ def held_of(step: BigStep) -> list[dict[str, Any]]:
         if same[0] == row.schedule:
             words = " = ".join(SHORT[name] for name in same)
             label = dots([place], [row.held[place]], "", "text", names=[words])
-            traces.append(label | {"mode": "text", "textposition": "top right" if place == 0 else "top left", "cliponaxis": False})
+            traces.append(
+                label | {"mode": "text", "textposition": "top right" if place == 0 else "top left", "cliponaxis": False}
+            )
         highest = max(highest, *row.held)
     return [*traces, dots([0], [1.12 * highest], "", "text", names=[""]) | {"mode": "text"}]
 
@@ -88,7 +124,7 @@ def table_of(step: BigStep) -> str:
     missing = [SHORT[schedule] for schedule in NAMES if schedule not in {row.schedule for row in step.rows}]
     lines += [
         "",
-        f"The work of a rank: {step.ideal:,.6g} units.",
+        f"The work of a rank: {step.ideal:,.6g} ms.",
         "idle: of the work. own: the most that a rank waits between its own first start and last end.",
     ]
     if missing:
@@ -102,12 +138,18 @@ def zero_of(step: BigStep) -> str:
     if row.makespan is None or row.bubble is None:
         return f"{NAMES[row.schedule]}: simulated when you press Run."
     most, lost = max(row.own_idle), row.makespan - step.ideal
-    lines = [f"{NAMES[row.schedule]} takes {row.makespan:,.6g} units, {lost:,.4g} more than the work of a rank."]
-    lines.append(f"Between its own first start and its own last end a rank waits {most:,.4g} units at most.")
+    lines = [f"{NAMES[row.schedule]} takes {row.makespan:,.6g} ms, {lost:,.4g} more than the work of a rank."]
+    lines.append(f"Between its own first start and its own last end a rank waits {most:,.4g} ms at most.")
     if row.schedule != "zbv":
         lines.append("Choose ZBV, and this becomes zero if F = I = W.")
     elif most < 1e-9 * step.ideal:
-        lines.append("That is the zero. The grey corners are still there: the last rank can only begin when a micro-batch has come down to it.")
+        lines.append(
+            "That is the zero. The corners where ranks wait are still there: the last rank can only begin when a"
+            " micro-batch has come down to it."
+        )
     else:
-        lines.append("Not zero: its order is made for F = I = W. With other times ranks wait for gradients also within their own span.")
+        lines.append(
+            "Not zero: its order is made for F = I = W. With other times ranks wait for gradients also within their own"
+            " span."
+        )
     return "\n\n".join(lines)

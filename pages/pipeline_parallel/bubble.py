@@ -1,4 +1,6 @@
-"""The picture of `bubble`: three charts of work over one time, the raw one, activations held, and what a real run takes longer."""
+"""The picture of `bubble`: three charts of work over one time, the raw one, activations held, and what a real run takes
+longer.
+"""
 
 from typing import Any
 
@@ -7,7 +9,7 @@ from core.pipeline_parallel.formulas import share
 from core.pipeline_parallel.orders import SHORT
 from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, ranking, rounded, text
 from pages._kit.player import player, view
-from pages.pipeline_parallel.gantts import end_of, film, legend, work
+from pages.pipeline_parallel.gantts import NOT_YET, end_of, film, legend, work
 
 
 def bubble_panels(config: BubbleConfig) -> list[Panel]:
@@ -18,16 +20,32 @@ def bubble_panels(config: BubbleConfig) -> list[Panel]:
     parts = ranking(axis("longer by", "ms"), axis("", ""), left=150)
     parts["yaxis"] |= {"title": None}
     views = [
-        view("ideal", "gantt", f"Formula: every chunk takes its nominal time ({legend(config.schedule)})", **rows),
+        view("ideal", "gantt", "Formula: every chunk takes its nominal time", legend=legend(config.schedule), **rows),
         view("simulated", "gantt", "Simulation, with the times the ranks showed (before the run: nominal)", **rows),
-        view("real", "gantt", "Real ranks, padded: only computing is coloured (pale: not run yet)", **rows),
+        view("real", "gantt", "Real ranks, padded: only computing is colored", legend=[NOT_YET], **rows),
     ]
     return [
         player("time", "", views, scrub="time", rate=6),
         text("table", "Idle time, in both conventions", span=6, height=290),
-        view("held", "plot", "Activations a rank holds: formula (line), real (dots)", span=6, layout=held, height=290),
+        view(
+            "held",
+            "plot",
+            "Activations a rank holds",
+            legend=[("text", "formula", "line"), ("text", "real ranks", "dot")],
+            span=6,
+            layout=held,
+            height=290,
+        ),
         view("parts", "plot", "Why the real run takes longer than the formula", span=6, layout=parts, height=260),
-        view("raw", "gantt", "Raw: nothing padded, all on this machine's cores (pale: not run yet)", span=6, rows=config.ranks, row=40),
+        view(
+            "raw",
+            "gantt",
+            "Raw: nothing padded, all on this machine's cores",
+            legend=[NOT_YET],
+            span=6,
+            rows=config.ranks,
+            row=40,
+        ),
     ]
 
 
@@ -54,7 +72,11 @@ def held_of(step: BubbleStep) -> list[dict[str, Any]]:
         traces.append(curve(steps, [height for height in theory for _ in (0, 1)], SHORT[schedule], colour))
         if found is not None:
             traces.append(dots(ranks, found, f"{SHORT[schedule]}, real", colour))
-        name = dots([0.0], [theory[0]], "", colour, names=[SHORT[schedule]]) | {"mode": "text", "textposition": "top center", "cliponaxis": False}
+        name = dots([0.0], [theory[0]], "", colour, names=[SHORT[schedule]]) | {
+            "mode": "text",
+            "textposition": "top center",
+            "cliponaxis": False,
+        }
         traces.append(name)
     highest = max(max(theory) for _, theory, _ in step.held)
     return [*traces, dots([0.0], [highest * 1.15], "", "text", names=[""]) | {"mode": "text"}]
@@ -62,7 +84,12 @@ def held_of(step: BubbleStep) -> list[dict[str, Any]]:
 
 def parts_of(step: BubbleStep) -> list[dict[str, Any]]:
     """Parts of the difference; before the run the nothing that the formula knows."""
-    parts = step.parts or (("chunks over nominal", 0.0), ("chunks over median", 0.0), ("messages", 0.0), ("Python", 0.0))
+    parts = step.parts or (
+        ("chunks slower than planned", 0.0),
+        ("chunks slower than usual", 0.0),
+        ("communication", 0.0),
+        ("Python", 0.0),
+    )
     names = [name for name, _ in parts]
     traces = bars(names, [ms for _, ms in parts], colour="b")
     for name, ms in parts:
@@ -87,5 +114,10 @@ def table_of(step: BubbleStep) -> str:
     if step.chunk_ms is None or step.raw_bubble is None:
         return "\n".join([*lines, "", "Before the run the simulation has nominal times too."])
     padded, raw = step.chunk_ms
-    lines += ["", f"A chunk's work: {padded:.1f} ms padded,", f"{raw:.1f} ms raw.", f"Raw, ranks idle {share(step.raw_bubble):.0%} of all time."]
+    lines += [
+        "",
+        f"A chunk's work: {padded:.1f} ms padded,",
+        f"{raw:.1f} ms raw.",
+        f"Raw, ranks idle {share(step.raw_bubble):.0%} of all time.",
+    ]
     return "\n".join(lines)

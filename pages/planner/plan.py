@@ -12,18 +12,33 @@ from pages._kit.player import view
 
 MEMORY_COLOURS = {**dict(zip(ITEMS, "abcde", strict=False)), ITEMS[-1]: "level"}
 DRAWN = {  # the parts of a step as they are drawn: colour, and what is added up
-    "products": ("c", ("products",)),
+    "matmuls": ("c", ("matmuls",)),
     "again": ("e", ("recomputation",)),
     "other": ("a", ("other operations", "optimizer")),
-    "tensor": ("b", ("tensor messages",)),
-    "data": ("d", ("data messages", "pipeline messages")),
+    "tensor": ("b", ("tensor communication",)),
+    "data": ("d", ("data communication", "pipeline communication")),
     "bubble": ("level", ("bubble",)),
 }
 LETTER = 0.025  # of the chart's width: a piece shorter than its name has no room for it
 
 
-HELD = "blue weights, orange gradients, green optimizer, purple activations, olive logits, grey a unit in work; lines: the card, and what may be filled"
-SPENT = "green products, olive computed again, blue other operations, orange tensor messages, purple data and pipeline messages, grey bubble"
+HELD = [
+    ("a", "weights"),
+    ("b", "gradients"),
+    ("c", "optimizer states"),
+    ("d", "activations"),
+    ("e", "logits"),
+    ("level", "a unit in work"),
+    ("text", "the card, and what may be filled", "line"),
+]
+SPENT = [
+    ("c", "matmuls"),
+    ("e", "computed again"),
+    ("a", "other operations"),
+    ("b", "tensor communication"),
+    ("d", "data and pipeline communication"),
+    ("level", "bubble"),
+]
 
 
 def plan_panels(config: PlanConfig) -> list[Panel]:
@@ -35,18 +50,27 @@ def plan_panels(config: PlanConfig) -> list[Panel]:
         layout["xaxis"] |= {"rangemode": "nonnegative"}
     return [
         text("verdict", "This plan", height=108),
-        view("memory", "plot", f"Memory of a GPU: {HELD}", span=7, layout=held, height=300),
-        view("step", "plot", f"A step: {SPENT}", span=5, layout=spent, height=300),
+        view("memory", "plot", "Memory of a GPU", legend=HELD, span=7, layout=held, height=300),
+        view("step", "plot", "Time of a training step", legend=SPENT, span=5, layout=spent, height=300),
         view(
             "map",
             "draw",
-            "The best plan of each t x p, MFU in %: green fits, grey does not (its GB), blue the fastest; orange frame: yours",
+            "The best plan of each t x p, MFU in %",
+            legend=[("c", "fits"), ("level", "does not (its GB)"), ("a", "the fastest"), ("b", "yours", "frame")],
             span=7,
             aspect=0.62,
             height=320,
         ),
         text("best", "The best plans found", span=5, height=320),
-        view("true", "plot", "Published runs (dots) and this planner (bars); the first one calibrated it", span=7, layout=true, height=390),
+        view(
+            "true",
+            "plot",
+            "Published runs and this planner; the first one calibrated it",
+            legend=[("b", "published", "dot"), ("level", "this planner")],
+            span=7,
+            layout=true,
+            height=390,
+        ),
         text("checked", "Seconds published, and bytes weighed here", span=5, height=390),
         text("others", "What other calculators print for this plan, and why", height=330),
         text("formulas", "Every number with its formula", height=420),
@@ -67,14 +91,29 @@ def draw_plan(step: PlanStep, sketch: Sketch) -> None:
     sketch.text("formulas", formulas_of(step))
 
 
-def stacked(rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], colours: dict[str, str], reach: float) -> list[dict[str, Any]]:
+def stacked(
+    rows: Sequence[tuple[str, Sequence[float]]], names: Sequence[str], colours: dict[str, str], reach: float
+) -> list[dict[str, Any]]:
     """Pieces one after the other, each with its name inside where there is room."""
     labels, traces = [label for label, _ in rows], list[dict[str, Any]]()
     for place, name in enumerate(names):
         sizes = [pieces[place] for _, pieces in rows]
-        words = [f"{name}<br>{short(size)}" if size > LETTER * len(name) * reach else "" for size in sizes]
-        inside = {"text": words, "textposition": "inside", "insidetextanchor": "middle", "textangle": 0, "constraintext": "none"}
-        edge = {"type": "bar", "orientation": "h", "x": [rounded(size) for size in sizes], "y": labels, "name": name, "colour": colours[name]}
+        words = [f"{name}\n{short(size)}" if size > LETTER * len(name) * reach else "" for size in sizes]
+        inside = {
+            "text": words,
+            "textposition": "inside",
+            "insidetextanchor": "middle",
+            "textangle": 0,
+            "constraintext": "none",
+        }
+        edge = {
+            "type": "bar",
+            "orientation": "h",
+            "x": [rounded(size) for size in sizes],
+            "y": labels,
+            "name": name,
+            "colour": colours[name],
+        }
         traces.append(edge | inside)
     return traces
 
@@ -84,7 +123,12 @@ def short(number: float) -> str:
 
 
 def note(x: float, y: Any, words: str, where: str = "middle right") -> dict[str, Any]:
-    return dots([x], [0.0], "", "text", names=[words]) | {"y": [y], "mode": "text", "textposition": where, "cliponaxis": False}
+    return dots([x], [0.0], "", "text", names=[words]) | {
+        "y": [y],
+        "mode": "text",
+        "textposition": where,
+        "cliponaxis": False,
+    }
 
 
 def memory_of(step: PlanStep) -> list[dict[str, Any]]:
@@ -121,7 +165,7 @@ def times_of(step: PlanStep) -> list[dict[str, Any]]:
     rows = [(label, [sum(parts[part] for part in added) for _, added in DRAWN.values()]) for label, parts in told]
     traces = stacked(rows, list(DRAWN), {name: colour for name, (colour, _) in DRAWN.items()}, 1.5 * reach)
     for (label, _), whole, mfu in zip(step.times, sums, step.mfus, strict=True):
-        traces.append(note(whole, label, f" {short(whole)} s<br> MFU {mfu:.0%}"))
+        traces.append(note(whole, label, f" {short(whole)} s\n MFU {mfu:.0%}"))
     traces.append(note(1.3 * reach, step.times[0][0], ""))
     return traces
 
@@ -130,8 +174,20 @@ def map_of(step: PlanStep) -> list[dict[str, Any]]:
     """A field per t and p; the one that was asked for has a frame."""
     rows, columns = step.grid
     places = {(t, p): (len(rows) - 1 - rows.index(t), columns.index(p)) for t in rows for p in columns}
-    shapes: list[dict[str, Any]] = [{"id": f"t{t}", "kind": "text", "x": -0.55, "y": len(rows) - 0.5 - rows.index(t), "text": f"t {t}"} for t in rows]
-    shapes += [{"id": f"p{p}", "kind": "text", "x": columns.index(p) + 0.5, "y": -0.35, "text": f"p {p}" if len(columns) < 9 else f"{p}"} for p in columns]
+    shapes: list[dict[str, Any]] = [
+        {"id": f"t{t}", "kind": "text", "x": -0.55, "y": len(rows) - 0.5 - rows.index(t), "text": f"t {t}"}
+        for t in rows
+    ]
+    shapes += [
+        {
+            "id": f"p{p}",
+            "kind": "text",
+            "x": columns.index(p) + 0.5,
+            "y": -0.35,
+            "text": f"p {p}" if len(columns) < 9 else f"{p}",
+        }
+        for p in columns
+    ]
     room = {"kind": "rect", "w": 0.88, "h": 0.84, "fill": "grid"}
     shapes += [room | {"id": f"{t} {p} room", "x": x + 0.06, "y": y + 0.08} for (t, p), (y, x) in places.items()]
     if step.wish in places:
@@ -142,7 +198,18 @@ def map_of(step: PlanStep) -> list[dict[str, Any]]:
         fill = "a" if fits and step.best[0][1:3] == (t, p) else "c" if fits else "level"
         least = f"{gigabytes:.0f}" if gigabytes < 1000 else f"{gigabytes / 1000:.0f}k"
         words = f"{100 * mfu:.0f}" if fits else least if len(columns) < 10 else ""
-        shapes.append({"id": f"{t} {p}", "kind": "rect", "x": x + 0.06, "y": y + 0.08, "w": 0.88, "h": 0.84, "fill": fill, "text": words})
+        shapes.append(
+            {
+                "id": f"{t} {p}",
+                "kind": "rect",
+                "x": x + 0.06,
+                "y": y + 0.08,
+                "w": 0.88,
+                "h": 0.84,
+                "fill": fill,
+                "text": words,
+            }
+        )
     return shapes
 
 
@@ -152,7 +219,9 @@ def best_of(step: PlanStep) -> str:
         return f"{step.tried:,} plans tried, none of them fits."
     lines = [f"{'d':>5}{'t':>2}{'p':>4}{'v':>2} Z r{'b':>3}{'s':>6}{'%':>3}{'GB':>4}"]
     for d, t, p, v, zero, recompute, b, seconds, mfu, gigabytes in step.best:
-        lines.append(f"{d:>5}{t:>2}{p:>4}{v:>2} {zero} {recompute[0]}{b:>3}{short(seconds):>6}{100 * mfu:>3.0f}{gigabytes:>4.0f}")
+        lines.append(
+            f"{d:>5}{t:>2}{p:>4}{v:>2} {zero} {recompute[0]}{b:>3}{short(seconds):>6}{100 * mfu:>3.0f}{gigabytes:>4.0f}"
+        )
     legend = "Z: ZeRO stage; r: recompute nothing, selectively, fully; s: seconds per step; %: MFU"
     return "\n".join([*lines, "", legend, "", f"{step.tried:,} plans tried; here the best of each t x p."])
 
@@ -162,8 +231,22 @@ def true_of(step: PlanStep) -> list[dict[str, Any]]:
     rows = [(name, told, found) for paper, name, told, found in step.published if paper != KORTHIKANTI]
     names = [name for name, *_ in rows]
     traces: list[dict[str, Any]] = [
-        {"type": "bar", "orientation": "h", "x": [rounded(found) for *_, found in rows], "y": names, "name": "planner", "colour": "level"},
-        {"type": "scatter", "mode": "markers", "x": [told for _, told, _ in rows], "y": names, "name": "published", "colour": "b"},
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [rounded(found) for *_, found in rows],
+            "y": names,
+            "name": "planner",
+            "colour": "level",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [told for _, told, _ in rows],
+            "y": names,
+            "name": "published",
+            "colour": "b",
+        },
     ]
     for name, told, found in rows:
         traces.append(note(max(told, found), name, f"  {round(100 * (found / told - 1)):+d} %"))
@@ -185,7 +268,11 @@ def checked_of(step: PlanStep) -> str:
     lines.append("in MB, trained here, two steps")
     if step.counted is not None:
         done, of, weights, formula = step.counted
-        lines += ["", f"{weights:,} weights counted", f"{formula:,} by formula" if done == of else f"in {done} of {of} layers"]
+        lines += [
+            "",
+            f"{weights:,} weights counted",
+            f"{formula:,} by formula" if done == of else f"in {done} of {of} layers",
+        ]
     return "\n".join(lines)
 
 

@@ -1,8 +1,7 @@
-"""The picture of `damage`: perplexity and flips as matrices are quantised, the prompt's words, and LoRA's way back."""
-
-import math
+"""The picture of `damage`: perplexity and flips as matrices are quantized, the prompt's words, and LoRA's training."""
 
 from core.qlora import DamageConfig, DamageStep
+from core.qlora.damage import perplexity
 from pages._kit.charts import Panel, Sketch, axis, lines, series
 from pages._kit.player import player, view
 
@@ -12,40 +11,70 @@ CONTEXT = 24  # characters of the prompt before a flipped word
 
 
 def damage_panels(config: DamageConfig) -> list[Panel]:
-    quantised = axis("matrices quantised", "count", 28 if config.model == "shipped" else None)
+    quantised = axis("matrices quantized", "count", 28 if config.model == "shipped" else None)
     views = [
-        lines("climb", "Each matrix that is quantised", quantised, PERPLEXITY, [series("loss", "quantised", "b", dots=True)], span=7, height=290),
-        lines("flips", "Next tokens that flip", quantised, axis("flipped", "% of positions"), [series("flips", "flipped", "d", dots=True)], span=5, height=290),
+        lines(
+            "climb",
+            "Each matrix that is quantized",
+            quantised,
+            PERPLEXITY,
+            [series("loss", "quantised", "b", dots=True)],
+            span=7,
+            height=290,
+        ),
+        lines(
+            "flips",
+            "Next tokens that flip",
+            quantised,
+            axis("flipped", "% of positions"),
+            [series("flips", "flipped", "d", dots=True)],
+            span=5,
+            height=290,
+        ),
         view("words", "text", "Your prompt: next tokens that changed", span=6, height=240),
         view("continued", "text", "Your prompt, continued with the likeliest token each time", span=6, height=240),
     ]
-    mended = [series("tuned", "quantised, with LoRA", "b", dots=True)]
+    tuned_series = [series("tuned", "quantized, with LoRA", "b", dots=True)]
     if config.control:
-        mended.insert(0, series("control", "full precision, with LoRA", "a", dots=True))
+        tuned_series.insert(0, series("control", "full precision, with LoRA", "a", dots=True))
     return [
-        player("peel", "", views, scrub="matrices quantised", rate=5, bar_before=2),
-        lines("mend", "Then LoRA learns beside the frozen weights", axis("step of LoRA", "count", config.steps), PERPLEXITY, mended, height=290),
+        player("peel", "", views, scrub="matrices quantized", rate=5, bar_before=2),
+        lines(
+            "tuning",
+            "Then LoRA learns beside the frozen weights",
+            axis("step of LoRA", "count", config.steps),
+            PERPLEXITY,
+            tuned_series,
+            height=290,
+        ),
     ]
 
 
 def draw_damage(step: DamageStep, sketch: Sketch) -> None:
     if step.full_loss is not None:
-        sketch.levels("climb", {"full precision": math.exp(step.full_loss)})
-        sketch.levels("mend", {"full precision": math.exp(step.full_loss)})
+        sketch.levels("climb", {"full precision": perplexity(step.full_loss)})
+        sketch.levels("tuning", {"full precision": perplexity(step.full_loss)})
     if step.loss is not None and step.flips is not None:
         sketch.point("climb", "loss", step.matrices, perplexity(step.loss))
         sketch.point("flips", "flips", step.matrices, 100 * step.flips)
     if step.lora_step is not None:
         for member, loss in (("control", step.control_loss), ("tuned", step.tuned_loss)):
             if loss is not None:
-                sketch.point("mend", member, step.lora_step, perplexity(loss))
+                sketch.point("tuning", member, step.lora_step, perplexity(loss))
     if step.words is not None:
-        label = f"{step.matrices} of {step.of} matrices" + (f", {step.lora_step} steps of LoRA" if step.lora_step else "")
-        sketch.updates.append(("peel", {"frames": [{"label": label, "at": step.matrices, "words": flipped(step), "continued": continued(step)}]}))
-
-
-def perplexity(loss: float) -> float:
-    return math.exp(min(700.0, loss))
+        label = f"{step.matrices} of {step.of} matrices" + (
+            f", {step.lora_step} steps of LoRA" if step.lora_step else ""
+        )
+        sketch.updates.append(
+            (
+                "peel",
+                {
+                    "frames": [
+                        {"label": label, "at": step.matrices, "words": flipped(step), "continued": continued(step)}
+                    ]
+                },
+            )
+        )
 
 
 def flipped(step: DamageStep) -> str:

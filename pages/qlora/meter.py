@@ -1,4 +1,6 @@
-"""The picture of `meter`: memory over time by kind, the peak of each precision, its ledger, and the bars of big models."""
+"""The picture of `meter`: memory over time by kind, the peak of each precision, its ledger, and the bars of big
+models.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +14,11 @@ from pages._kit.player import player, view
 Row = tuple[str, Sequence[float]]
 
 SHORT = PRECISIONS | {"nf4dq": "NF4+DQ"}
-NAMES = dict(zip(KINDS, ("weights", "constants", "adapters", "gradients", "optimizer", "activations", "short-lived"), strict=True))
+NAMES = dict(
+    zip(
+        KINDS, ("weights", "constants", "adapters", "gradients", "optimizer", "activations", "short-lived"), strict=True
+    )
+)
 COLOURS = dict(zip(KINDS, ("a", "text", "c", "d", "e", "b", "level"), strict=True))
 MB, GB = 1e6, 1e9
 
@@ -34,12 +40,20 @@ def meter_panels(config: MeterConfig) -> list[Panel]:
         view("items", "text", "Its weights and constants, from the rule of thumb", span=6),
     ]
     return [
-        view("timeline", "plot", "Memory over time, by kind, measured; dashed: the peak by formula", layout=timeline, height=390),
+        view(
+            "timeline",
+            "plot",
+            "Memory over time, by kind, measured",
+            legend=[("text", "the peak by formula", "dashed")],
+            layout=timeline,
+            height=390,
+        ),
         player("precisions", "", views, scrub="precision", rate=1.0, bar_before=1),
         view(
             "big",
             "plot",
-            f"LLaMA {config.big}, computed: {config.batch} x {config.big_context} tokens; dotted: cards of {cards} GB",
+            f"LLaMA {config.big}, computed: {config.batch} x {config.big_context} tokens",
+            legend=[("level", f"cards of {cards} GB", "dashed")],
             span=7,
             layout=big,
             height=330,
@@ -56,15 +70,27 @@ def time_axis(config: MeterConfig) -> dict[str, Any]:
     else:
         start, each = LOADING + ADAPTING, TRAINING / config.steps
         shown = range(0, config.steps, 1 + config.steps // 6)
-        places, words = [LOADING / 2, *(start + each * (step + 0.5) for step in shown)], ["load", *(f"step {step + 1}" for step in shown)]
-    return {"title": {"text": title}, "tickvals": places, "ticktext": words, "range": [0, len(names)], "showgrid": False, "zeroline": False}
+        places, words = (
+            [LOADING / 2, *(start + each * (step + 0.5) for step in shown)],
+            ["load", *(f"step {step + 1}" for step in shown)],
+        )
+    return {
+        "title": {"text": title},
+        "tickvals": places,
+        "ticktext": words,
+        "range": [0, len(names)],
+        "showgrid": False,
+        "zeroline": False,
+    }
 
 
 def draw_meter(step: MeterStep, sketch: Sketch) -> None:
     if step.forecast:
         sketch.show("timeline", timeline_of(step))
     if step.phase == "free":
-        sketch.frame("precisions", PRECISIONS[step.precision], peaks=peaks_of(step), ledger=ledger_of(step), items=items_of(step))
+        sketch.frame(
+            "precisions", PRECISIONS[step.precision], peaks=peaks_of(step), ledger=ledger_of(step), items=items_of(step)
+        )
     if step.bars:
         if step.forecast:
             sketch.frame("precisions", "by formula", peaks=peaks_of(step), ledger=ledger_of(step), items=items_of(step))
@@ -82,12 +108,18 @@ def timeline_of(step: MeterStep) -> list[dict[str, Any]]:
     if step.moments is not None and step.live is not None:
         xs = [round(x, 4) for x in step.moments.tolist()]
         for place, kind in enumerate(KINDS):
-            traces.append(curve(xs, (step.live[:, place] / MB).tolist(), NAMES[kind], COLOURS[kind], filled=True) | {"line": {"width": 0.5}})
+            traces.append(
+                curve(xs, (step.live[:, place] / MB).tolist(), NAMES[kind], COLOURS[kind], filled=True)
+                | {"line": {"width": 0.5}}
+            )
     peaks = [sum(kinds) / MB for _, kinds in step.forecast]
     ends = [x for number in range(len(peaks)) for x in (number + 0.04, number + 0.96, None)]
     heights = [y for peak in peaks for y in (peak, peak, None)]
     middle = [number + 0.5 for number in range(len(peaks))]
-    labels = dots(middle, peaks, "", "text", names=[short(peak) for peak in peaks]) | {"mode": "text", "showlegend": False}
+    labels = dots(middle, peaks, "", "text", names=[short(peak) for peak in peaks]) | {
+        "mode": "text",
+        "showlegend": False,
+    }
     return [*traces, curve(ends, heights, "peak by formula", "text", dash=True) | {"showlegend": False}, labels]
 
 
@@ -95,13 +127,28 @@ def stacked(rows: Sequence[tuple[str, Sequence[float]]], unit: float) -> list[di
     """Horizontal bars of kinds on each other, and their sum at the end of each."""
     labels = [label for label, _ in rows]
     traces: list[dict[str, Any]] = [
-        {"type": "bar", "orientation": "h", "x": [rounded(kinds[place] / unit) for _, kinds in rows], "y": labels, "name": NAMES[kind], "colour": COLOURS[kind]}
+        {
+            "type": "bar",
+            "orientation": "h",
+            "x": [rounded(kinds[place] / unit) for _, kinds in rows],
+            "y": labels,
+            "name": NAMES[kind],
+            "colour": COLOURS[kind],
+        }
         for place, kind in enumerate(KINDS)
     ]
     sums = [sum(kinds) / unit for _, kinds in rows]
     told = {"type": "scatter", "mode": "text", "name": "", "colour": "text", "textposition": "middle right"}
-    ends = told | {"x": [rounded(one) for one in sums], "y": labels, "text": [f" {short(one)}" if one else "" for one in sums]}
-    return [*traces, ends, told | {"x": [rounded(1.18 * max(sums))], "y": labels[:1], "text": [""]}]  # the last one makes room
+    ends = told | {
+        "x": [rounded(one) for one in sums],
+        "y": labels,
+        "text": [f" {short(one)}" if one else "" for one in sums],
+    }
+    return [
+        *traces,
+        ends,
+        told | {"x": [rounded(1.18 * max(sums))], "y": labels[:1], "text": [""]},
+    ]  # the last one makes room
 
 
 def peaks_of(step: MeterStep) -> list[dict[str, Any]]:
@@ -119,7 +166,10 @@ def ledger_of(step: MeterStep) -> str:
     sums = [sum(pair[side] for pair in step.ledger) for side in (0, 1)]
     rows = [*zip(NAMES.values(), step.ledger, strict=True), ("sum", sums), ("peak", (forecast, peak))]
     lines = [PRECISIONS[step.precision], f"{'':<12}{'formula':>11}{'measured':>12}"]
-    lines += [f"{name:<12}{predicted:>11,.0f}" + (f"{most:>12,.0f}" if peak else f"{'?':>12}") for name, (predicted, most) in rows]
+    lines += [
+        f"{name:<12}{predicted:>11,.0f}" + (f"{most:>12,.0f}" if peak else f"{'?':>12}")
+        for name, (predicted, most) in rows
+    ]
     return "\n".join([*lines, "", "The peak is less than the sum:", "not all are there at the same time."])
 
 
@@ -132,19 +182,30 @@ def items_of(step: MeterStep) -> str:
 
 
 def big_of(bars: Sequence[Row]) -> list[dict[str, Any]]:
-    """The ways to fine-tune a big model, and common cards as lines. The bar of all weights ends where the chart does: its label says how long it is."""
+    """The ways to fine-tune a big model, and common cards as lines.
+
+    The bar of all weights ends where the chart does: its label says how long it is.
+    """
     (_, whole), *adapted = bars
     reach = max(1.15 * max(sum(kinds) for _, kinds in adapted), 95 * GB)
-    labels = ["card", f"all weights<br>{sum(whole) / GB:,.0f} GB", *(SHORT[name] for name, _ in adapted)]
+    labels = ["card", f"all weights\n{sum(whole) / GB:,.0f} GB", *(SHORT[name] for name, _ in adapted)]
     left, cut = reach, list[float]()
     for size in whole:
         cut.append(min(size, left))
         left -= cut[-1]
-    *traces, ends, _ = stacked(list(zip(labels, ([0.0] * len(KINDS), cut, *(kinds for _, kinds in adapted)), strict=True)), GB)
+    *traces, ends, _ = stacked(
+        list(zip(labels, ([0.0] * len(KINDS), cut, *(kinds for _, kinds in adapted)), strict=True)), GB
+    )
     ends["text"][1] = " →" if sum(whole) > reach else ""  # its length stands on the left
     cards = [size for size in CARDS.values() if size * GB <= reach]
     for size in cards:
-        line = {"x": [size, size], "y": [labels[0], labels[-1]], "name": f"card of {size} GB", "colour": "level", "line": {"dash": "dot"}}
+        line = {
+            "x": [size, size],
+            "y": [labels[0], labels[-1]],
+            "name": f"card of {size} GB",
+            "colour": "level",
+            "line": {"dash": "dot"},
+        }
         traces.append({"type": "scatter", "mode": "lines", **line})
     first, *others = cards
     names = ends | {
@@ -157,11 +218,19 @@ def big_of(bars: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def fits_of(totals: Sequence[Row]) -> str:
-    """A table: ways to fine-tune below each other, models side by side, in GB; a letter for the smallest card that holds it."""
+    """A table: ways to fine-tune below each other, models side by side, in GB; a letter for the smallest card that
+    holds it.
+    """
     letters = dict(zip(CARDS, "abc", strict=True))
     lines = [f"{'LLaMA':<7}" + "".join(f"{name:>6} " for name, _ in totals)]
     for number, way in enumerate(["all", *(SHORT[name] for name in PRECISIONS)]):
         sums = [row[number] / GB for _, row in totals]
         cards = [next((letters[card] for card, size in CARDS.items() if one <= size), " ") for one in sums]
         lines.append(f"{way:<7}" + "".join(f"{one:>6.1f}{card}" for one, card in zip(sums, cards, strict=True)))
-    return "\n".join([*lines, "smallest card that holds it:", ", ".join(f"{letter} {CARDS[card]} GB" for card, letter in letters.items())])
+    return "\n".join(
+        [
+            *lines,
+            "smallest card that holds it:",
+            ", ".join(f"{letter} {CARDS[card]} GB" for card, letter in letters.items()),
+        ]
+    )

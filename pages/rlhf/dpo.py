@@ -1,4 +1,6 @@
-"""The experiment `dpo`: reward against distance from the reference, for DPO's path and for best-of-n; the formula of its KL."""
+"""The experiment `dpo`: reward against distance from the reference, for DPO's path and for best-of-n; the formula of
+its KL.
+"""
 
 import math
 from functools import partial
@@ -11,24 +13,53 @@ from pages._kit.player import player, view
 
 def dpo_panels(config: DpoConfig) -> list[Panel]:
     steps = axis("DPO step", "count", config.steps)
-    reward = chart(axis("KL to the reference", "nats per answer"), axis("reward gained", "standard deviations"), legend=True)
-    distance = chart(axis("n, answers to choose from", "count"), axis("KL to the reference", "nats"), log_x=True, legend=True)
+    reward = chart(
+        axis("KL to the reference", "nats per answer"), axis("reward gained", "standard deviations"), legend=True
+    )
+    distance = chart(
+        axis("n, answers to choose from", "count"), axis("KL to the reference", "nats"), log_x=True, legend=True
+    )
     reward["xaxis"] |= {"rangemode": "tozero"}
     reward["yaxis"] |= {"rangemode": "tozero"}
     others = "other pairs" if config.answers == "cards" else "its three pairs"
     points = "" if config.rule == "you" else " (in front: the rule's points)"
     views = [
-        view("frontier", "plot", "How much reward for how much distance from the reference?", span=7, layout=reward, height=400),
+        view(
+            "frontier",
+            "plot",
+            "How much reward for how much distance from the reference?",
+            span=7,
+            layout=reward,
+            height=400,
+        ),
         view("kls", "plot", "How far is best of n? Formula and fact", span=5, layout=distance, height=400),
         view("before", "text", f"The reference{points}", span=4),
-        view("after", "text", "DPO: same prompts, same dice", span=4),
+        view("after", "text", "DPO: same prompts and random numbers", span=4),
         view("chosen", "text", f"Best of {config.most_n} by the reward model", span=4),
     ]
     return [
         player("rewind", "", views, scrub="DPO step", rate=3, bar_before=2),
-        small("loss", "DPO loss", steps, axis("loss", "nats"), [series("train", "trained on", "a", faint=True), series("held_out", others, "b", dots=True)]),
-        small("rewards", "Implicit rewards", steps, axis("β ln π/π_ref", "nats"), [series("preferred", "preferred", "a"), series("other", "the other", "b")]),
-        small("accuracy", f"{others.capitalize()}, the right way round", steps, axis("accuracy", "share of 1"), [series("accuracy", "right", "c", dots=True)]),
+        small(
+            "loss",
+            "DPO loss",
+            steps,
+            axis("loss", "nats"),
+            [series("train", "trained on", "a", faint=True), series("held_out", others, "b", dots=True)],
+        ),
+        small(
+            "rewards",
+            "Implicit rewards",
+            steps,
+            axis("β ln π/π_ref", "nats"),
+            [series("chosen", "chosen", "a"), series("rejected", "rejected", "b")],
+        ),
+        small(
+            "accuracy",
+            f"{others.capitalize()}, the right way round",
+            steps,
+            axis("accuracy", "fraction"),
+            [series("accuracy", "right", "c", dots=True)],
+        ),
     ]
 
 
@@ -42,8 +73,8 @@ def draw_dpo(step: DpoStep, sketch: Sketch) -> None:
     for panel, member, y in (
         ("loss", "train", step.loss),
         ("loss", "held_out", step.held_out),
-        ("rewards", "preferred", step.preferred),
-        ("rewards", "other", step.other),
+        ("rewards", "chosen", step.chosen_reward),
+        ("rewards", "rejected", step.rejected_reward),
         ("accuracy", "accuracy", step.accuracy),
     ):
         if y is not None:
@@ -52,14 +83,24 @@ def draw_dpo(step: DpoStep, sketch: Sketch) -> None:
         kl = step.path[-1][1] if step.path else 0.0
         chosen = step.chosen or "(the reward model has yet to learn)"
         label = f"step {step.step}: KL {kl:.2f}" if step.best else "the start"
-        sketch.frame("rewind", label, frontier=methods(step), kls=distances(step), before=step.before, after=step.after, chosen=chosen)
+        sketch.frame(
+            "rewind",
+            label,
+            frontier=methods(step),
+            kls=distances(step),
+            before=step.before,
+            after=step.after,
+            chosen=chosen,
+        )
 
 
 def methods(step: DpoStep) -> list[dict[str, Any]]:
     """Full lines with dots: what the hidden rule says. Dashed: what the reward model says."""
     traces = []
     if step.ideal:
-        traces.append(curve([kl for kl, _ in step.ideal], [proxy for _, proxy in step.ideal], "ceiling of the proxy", "level"))
+        traces.append(
+            curve([kl for kl, _ in step.ideal], [proxy for _, proxy in step.ideal], "ceiling of the proxy", "level")
+        )
     for name, rows, colour in (("best of n", step.best, "a"), ("DPO", step.path, "b")):
         if len(rows) < 2:
             continue
@@ -70,7 +111,10 @@ def methods(step: DpoStep) -> list[dict[str, Any]]:
             traces.append(dots(kl, proxy, f"{name}, proxy", colour, line=True, names=names) | {"textposition": where})
         else:
             traces.append(curve(kl, proxy, f"{name}, proxy", colour, dash=True))
-            traces.append(dots(kl, gold, f"{name}, gold", colour, line=True, names=names) | {"textposition": where, "cliponaxis": False})
+            traces.append(
+                dots(kl, gold, f"{name}, gold", colour, line=True, names=names)
+                | {"textposition": where, "cliponaxis": False}
+            )
     start = dots([0.0], [0.0], "the reference", "text", names=[] if traces else ["the reference"])
     return [*traces, start | {"textposition": "top right", "showlegend": False, "cliponaxis": False}]
 

@@ -1,4 +1,6 @@
-"""The picture of `hacking`: proxy and gold of your run, gold against distance for three betas, and how it cheats, in words."""
+"""The picture of `hacking`: proxy and gold of your run, gold against distance for three betas, and how it cheats, in
+words.
+"""
 
 from typing import Any
 
@@ -18,7 +20,11 @@ def hacking_panels(config: HackingConfig) -> list[Panel]:
     mine = [series("proxy", "proxy", "b")] + ([series("gold", "gold", "a")] if known else [])
     runs = [series(f"{beta:g}", f"beta {beta:g}", colour_of(beta, config.beta)) for beta in config.betas]
     what = "gold" if known else "proxy"
-    distance = chart(axis("d, the root of the KL to the reference", "√nats"), axis(f"{what} reward", "standard deviations"), legend=True)
+    distance = chart(
+        axis("d, the root of the KL to the reference", "√nats"),
+        axis(f"{what} reward", "standard deviations"),
+        legend=True,
+    )
     distance["xaxis"] |= {"rangemode": "tozero"}
     distance["yaxis"] |= {"range": [FLOOR, TOP]} if known else {}
     cards = [text("reference", "The reference's cards", span=4)]
@@ -26,8 +32,21 @@ def hacking_panels(config: HackingConfig) -> list[Panel]:
     charts = [lines("proxies", "Proxy, all betas", steps, REWARD, runs, span=6, height=240)]
     charts += [lines("golds", "Gold, all betas", steps, REWARD, runs, span=6, height=240)] if known else []
     return [
-        lines("mine", f"Your run, beta {config.beta:g}: what it is paid for" + (" and what was meant" if known else ""), steps, REWARD, mine),
-        view("frontier", "plot", f"{what.capitalize()} against distance from the reference", span=6, layout=distance, height=300),
+        lines(
+            "mine",
+            f"Your run, beta {config.beta:g}: what it is paid for" + (" and what was meant" if known else ""),
+            steps,
+            REWARD,
+            mine,
+        ),
+        view(
+            "frontier",
+            "plot",
+            f"{what.capitalize()} against distance from the reference",
+            span=6,
+            layout=distance,
+            height=300,
+        ),
         text("story", "What happened, and how it cheats", span=6, height=300),
         *cards,
         text("now", "Your run now", span=4 if known else 8),
@@ -75,8 +94,14 @@ def frontier(step: HackingStep) -> list[dict[str, Any]]:
     for beta, points in sorted(step.curves, key=lambda one: one[0] == step.yours):
         heights = [proxy if gold is None else gold for _, _, proxy, gold in points]
         traces.append(dots([round(d, 3) for _, d, _, _ in points], heights, f"β {beta:g}", colour_of(beta, step.yours)))
-    for (form, points), colour, height in zip(step.fits, ("b", "e"), (-1.0, -2.5), strict=False):
-        traces.append(curve([round(d, 3) for d, _ in points], [gold for _, gold in points], form, colour, dash=True) | {"showlegend": False})
-        d, gold = next((point for point in points if point[0] > 1 and point[1] < height), points[-1])  # named where it falls
-        traces.append(dots([d], [gold], form, colour, names=[form]) | {"mode": "text", "textposition": "middle right", "showlegend": False})
+    for (form, fit), colour, height in zip(step.fits, ("b", "e"), (-1.0, -2.5), strict=False):
+        traces.append(
+            curve([round(d, 3) for d, _ in fit], [gold for _, gold in fit], form, colour, dash=True)
+            | {"showlegend": False}
+        )
+        d, gold = next((point for point in fit if point[0] > 1 and point[1] < height), fit[-1])  # named where it falls
+        traces.append(
+            dots([d], [gold], form, colour, names=[form])
+            | {"mode": "text", "textposition": "middle right", "showlegend": False}
+        )
     return traces

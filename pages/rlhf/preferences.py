@@ -13,9 +13,9 @@ NARROW = 0.25  # width of the histogram's bars, in standard deviations
 
 
 def preferences_panels(config: PreferencesConfig) -> list[Panel]:
-    steps = axis("correction of the reward model", "count", config.steps)
+    steps = axis("training step of the reward model", "count", config.steps)
     right = [
-        series("trained", "learnt from", "a", faint=True),
+        series("trained", "learned from", "a", faint=True),
         series("unread", "new, words alone", "b"),
         series("held_out", "new choices", "c"),
     ]
@@ -24,10 +24,24 @@ def preferences_panels(config: PreferencesConfig) -> list[Panel]:
     rewards = chart(axis("reward", "standard deviations"), axis("cards of the reference", "count"))
     return [
         view("pairs", "pairs", "Which card do you like better?"),
-        view("words", "plot", "What it has learnt to like: the most and the least liked words", span=6, layout=words, height=360),
+        view(
+            "words",
+            "plot",
+            "What it has learned to like: the most and the least liked words",
+            span=6,
+            layout=words,
+            height=360,
+        ),
         view("rewards", "plot", "The rewards it gives to cards of the reference", span=6, layout=rewards, height=360),
         lines("agreement", "How often it agrees with choices", steps, axis("agreement", "share", None), right, span=6),
-        lines("loss", "Its surprise at the choices", steps, axis("Bradley-Terry loss", "nats per choice"), [series("loss", "loss", "a")], span=6),
+        lines(
+            "loss",
+            "Loss of the reward model",
+            steps,
+            axis("Bradley-Terry loss", "nats per choice"),
+            [series("loss", "loss", "a")],
+            span=6,
+        ),
         text("cards", "The cards it likes best and least, and their rewards"),
     ]
 
@@ -35,7 +49,18 @@ def preferences_panels(config: PreferencesConfig) -> list[Panel]:
 def draw_preferences(step: PreferencesStep, sketch: Sketch) -> None:
     if step.pairs:
         pairs = [list(pair) for pair in step.pairs]
-        sketch.show("pairs", {"pairs": pairs, "field": "clicks", "chooser": "rule", "me": "you", "picks": step.picks, "who": step.whose, "fewest": 2})
+        sketch.show(
+            "pairs",
+            {
+                "pairs": pairs,
+                "field": "clicks",
+                "chooser": "rule",
+                "me": "you",
+                "picks": step.picks,
+                "who": step.whose,
+                "fewest": 2,
+            },
+        )
         sketch.levels("loss", {"ln 2, a guess": math.log(2), "sure": 0.0})
         sketch.levels("agreement", {"a guess": 0.5, "always": 1.0})
     told: Mapping[str, float | None] = {"trained": step.agreement, "unread": step.unread, "held_out": step.held_out}
@@ -45,14 +70,20 @@ def draw_preferences(step: PreferencesStep, sketch: Sketch) -> None:
     if step.loss is not None:
         sketch.point("loss", "loss", step.step - 1, step.loss)
     if step.look is not None:
-        sketch.show("words", ends_of(step.look.words, step.look.effects, step.look.judged))
+        sketch.show("words", ends_of(step.look.words, step.look.effects, step.look.compared))
         sketch.show("rewards", histogram([float(reward) for reward in step.look.rewards]))
-        sketch.text("cards", "\n…\n".join("\n".join(f"{reward:+.2f}  {card}" for reward, card in some) for some in (step.look.best, step.look.worst)))
+        sketch.text(
+            "cards",
+            "\n…\n".join(
+                "\n".join(f"{reward:+.2f}  {card}" for reward, card in some)
+                for some in (step.look.best, step.look.worst)
+            ),
+        )
 
 
-def ends_of(words: tuple[str, ...], effects: tuple[float, ...], judged: tuple[bool, ...]) -> list[dict[str, Any]]:
-    """Both ends of the ranking. A word that stood in no pair it learnt from says so."""
-    order = sorted(zip(effects, words, judged, strict=True), key=lambda one: (-one[0], one[1]))
+def ends_of(words: tuple[str, ...], effects: tuple[float, ...], compared: tuple[bool, ...]) -> list[dict[str, Any]]:
+    """Both ends of the ranking. A word that stood in no pair it learned from says so."""
+    order = sorted(zip(effects, words, compared, strict=True), key=lambda one: (-one[0], one[1]))
     shown = order[:SHOWN] + order[-SHOWN:]
     [drawn] = bars([word if known else f"{word} (new)" for _, word, known in shown], [effect for effect, _, _ in shown])
     return [drawn | {"colours": ["c" if effect > 0 else "b" for effect, _, _ in shown]}]
@@ -61,4 +92,12 @@ def ends_of(words: tuple[str, ...], effects: tuple[float, ...], judged: tuple[bo
 def histogram(rewards: list[float]) -> list[dict[str, Any]]:
     places = [round(reward / NARROW) for reward in rewards]
     spread = range(min(places), max(places) + 1)
-    return [columns([place * NARROW for place in spread], [places.count(place) for place in spread], "cards", "a", width=NARROW * 0.9)]
+    return [
+        columns(
+            [place * NARROW for place in spread],
+            [places.count(place) for place in spread],
+            "cards",
+            "a",
+            width=NARROW * 0.9,
+        )
+    ]

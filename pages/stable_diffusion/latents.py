@@ -2,7 +2,7 @@
 
 from core.stable_diffusion.latents import LatentsConfig, LatentsStep, compression
 from pages._kit.charts import Panel, Sketch, axis, bars, heat, picture, ranking, text
-from pages._kit.player import view
+from pages._kit.player import SIGNS, view
 
 LOUD = 4  # the error map is brightened by this
 
@@ -10,14 +10,31 @@ LOUD = 4  # the error map is brightened by this
 def latents_panels(config: LatentsConfig) -> list[Panel]:
     kinds = ranking(axis("PSNR, higher is better", "dB"), axis("", ""), left=104, legend=True)
     kinds["yaxis"] |= {"title": None}
-    between = "In between: 4 channels of 8 x 8" if config.model == "shipped" else "In between: 4 channels, every fourth place"
+    between = (
+        "In between: 4 channels of 8 x 8" if config.model == "shipped" else "In between: 4 channels, every fourth place"
+    )
     words = "channel {name}, row {row}, column {column}: {value}"
     return [
         view("trip", "pictures", "There and back", span=12, most=180, least=96),
-        view("latents", "matrix", between, span=5, square=True, signed=True, words=words, hint="Orange: above 0. Blue: below 0."),
-        view("without", "pictures", "Decoded with one channel set to 0: what is missing is what it held", span=7, most=190, least=110),
+        view("latents", "matrix", between, span=5, square=True, signed=True, words=words, legend=SIGNS),
+        view(
+            "without",
+            "pictures",
+            "Decoded with one channel set to 0: what is missing is what it held",
+            span=7,
+            most=190,
+            least=110,
+        ),
         text("counted", "Counted", span=5, height=330),
-        view("kinds", "plot", "What survives: round trip (blue), shrunk to as few numbers (grey)", span=7, layout=kinds, height=330),
+        view(
+            "kinds",
+            "plot",
+            "What survives",
+            legend=[("a", "the round trip"), ("level", "shrunk to as few numbers")],
+            span=7,
+            layout=kinds,
+            height=330,
+        ),
     ]
 
 
@@ -26,7 +43,7 @@ def draw_latents(step: LatentsStep, sketch: Sketch) -> None:
         return
     trip = [
         picture(step.pixels, "the picture"),
-        picture(step.preview, "latents as colours"),
+        picture(step.preview, "latents as colors"),
         picture(step.again, "after the round trip", under=f"{step.psnr:.1f} dB", mark="a"),
         picture(LOUD * step.error, f"error, x {LOUD}"),
         picture(step.shrunk, "shrunk instead", under=f"{step.shrunk_psnr:.1f} dB"),
@@ -49,20 +66,28 @@ def draw_latents(step: LatentsStep, sketch: Sketch) -> None:
 
 
 def counted(step: LatentsStep) -> str:
-    """The numbers before and between, here and in the real one; the judge; the formula of the colours."""
+    """The numbers before and between, here and in the real one; the judge; the formula of the colors."""
     side, small = step.side, step.grid
     before, between = 3 * side**2, 4 * small**2
     lines = [
         f"here {side:>3} x {side:>3} x 3 = {before:>7,}",
         f"      {small:>2} x  {small:>2} x 4 = {between:>7,} 1/{before / between:.0f}",
-        *(("real 512 x 512 x 3 = 786,432", f"      64 x  64 x 4 =  16,384 1/{compression(512, 8, 4):.0f}") if side < 512 else ()),
+        *(
+            ("real 512 x 512 x 3 = 786,432", f"      64 x  64 x 4 =  16,384 1/{compression(512, 8, 4):.0f}")
+            if side < 512
+            else ()
+        ),
         "",
-        f"judge: of {step.judged} unseen scenes" if step.judged else f"judge: {'not asked' if step.figures else 'no scene so far'}",
-        f"{step.before:.0f} % right, then {step.after:.0f} %" if step.judged else "",
+        (
+            f"judge: of {step.classified} unseen scenes"
+            if step.classified
+            else f"judge: {'not asked' if step.figures else 'no scene so far'}"
+        ),
+        f"{step.before:.0f} % right, then {step.after:.0f} %" if step.classified else "",
         "",
-        f"colour of {side // small} x {side // small} pixels =",
+        f"color of {side // small} x {side // small} pixels =",
         "      red  green  blue",
     ]
     for name, weights in zip(("z0", "z1", "z2", "z3", "+"), step.formula.T, strict=True):
         lines.append(f"{name:<2} " + " ".join(f"{float(weight):+6.2f}" for weight in weights))
-    return "\n".join([*lines, f"explains {step.explained:.0%} of the colours", step.note])
+    return "\n".join([*lines, f"explains {step.explained:.0%} of the colors", step.note])

@@ -22,9 +22,18 @@ MOST_TOLD = 40
 def lose_panels(config: LoseConfig) -> list[Panel]:
     after = chart(axis("steps after the loss of the rank", "step"), axis("validation loss", "nats per character"))
     after["xaxis"] |= {"range": [-0.03 * config.steps, 1.5 * config.steps]}
-    hint = "Columns: ranks 0 to 3 with four parts of each tensor, and ∪ what is left. Dark: there are copies; light: the only one; orange: dead"
+    hint = "Columns: ranks 0 to 3 with four parts of each tensor, and ∪ what is left."
     words = "{name}: {row}"
-    grid = view("grid", "matrix", "Who holds which tensor: above weights, below the optimizer's means", signed=True, hint=hint, words=words, height=560)
+    grid = view(
+        "grid",
+        "matrix",
+        "Who holds which tensor: above weights, below AdamW's moments",
+        signed=True,
+        hint=hint,
+        words=words,
+        height=560,
+        legend=[("a", "there are copies"), ("a", "the only one", "pale"), ("b", "lost")],
+    )
     return [
         player("ranks", "", [grid], scrub="before and after", rate=0.7),
         view("after", "plot", "The model with what is left, and how it goes on", span=7, layout=after, height=340),
@@ -35,12 +44,14 @@ def lose_panels(config: LoseConfig) -> list[Panel]:
 def draw_lose(step: LoseStep, sketch: Sketch) -> None:
     if step.grid is not None:
         labels = [*WAYS[:4], "3, twice"] * 2
-        maps = heat(step.grid, labels, left=[short(name) for name, shape in step.tensors if len(shape) > 1], below=BELOW)
+        maps = heat(
+            step.grid, labels, left=[short(name) for name, shape in step.tensors if len(shape) > 1], below=BELOW
+        )
         sketch.frame("ranks", step.doing, grid=maps)
         sketch.text("dead", dead_of(step))
-        if step.judged is not None:
+        if step.evaluated is not None:
             sketch.show("after", after_of(step))
-    elif step.dead or step.judged is not None:
+    elif step.dead or step.evaluated is not None:
         sketch.show("after", after_of(step))
     if step.dead:
         sketch.text("dead", dead_of(step))
@@ -58,7 +69,12 @@ def after_of(step: LoseStep) -> list[dict[str, Any]]:
     if not found:
         words = "untrained" if not step.trained else f"{step.trained} steps" if not step.dead else "before"
         return (
-            [] if step.judged is None else [dots([0], [step.judged], words, "level", names=[f" {words}: {step.judged:.2f}"]) | {"textposition": "middle right"}]
+            []
+            if step.evaluated is None
+            else [
+                dots([0], [step.evaluated], words, "level", names=[f" {words}: {step.evaluated:.2f}"])
+                | {"textposition": "middle right"}
+            ]
         )
     every = [loss for losses in found.values() for loss in losses]
     traces, height, gap = list[dict[str, Any]](), float("-inf"), 0.075 * max(max(every) - min(every), 0.2)
@@ -84,7 +100,13 @@ def dead_of(step: LoseStep) -> str:
     return "\n".join(lines)
 
 
-GUESSES = ("nothing will be lost", "the means of some tensors", "a quarter of the means", "a quarter of everything", "nothing will be lost")
+GUESSES = (
+    "nothing will be lost",
+    "the moments of some tensors",
+    "a quarter of the moments",
+    "a quarter of everything",
+    "nothing will be lost",
+)
 
 
 def short_any(name: str) -> str:

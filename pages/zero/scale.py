@@ -1,4 +1,6 @@
-"""The picture of `scale`: bytes of a rank over the number of ranks, and what a moment of a step needs beyond the states."""
+"""The picture of `scale`: bytes of a rank over the number of ranks, and what a moment of a step needs beyond the
+states.
+"""
 
 import math
 from typing import Any
@@ -12,7 +14,10 @@ from pages._kit.player import player, view
 KINDS = (("weights", "a"), ("gradients", "b"), ("optimizer", "c"))
 COLOURS = dict(zip(STAGES, "dbac", strict=True))
 RANK_TICKS = {"tickvals": [1, 4, 16, 64, 256, 1024], "ticktext": ["1", "4", "16", "64", "256", "1,024"], "dtick": None}
-GB_TICKS = {"tickvals": [10.0**power for power in range(-4, 6)], "ticktext": ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100", "1,000", "10,000", "100,000"]}
+GB_TICKS = {
+    "tickvals": [10.0**power for power in range(-4, 6)],
+    "ticktext": ["0.0001", "0.001", "0.01", "0.1", "1", "10", "100", "1,000", "10,000", "100,000"],
+}
 GB_TICKS |= {"dtick": None}
 MERGED = (  # what is stacked, from the bottom, and its colour
     ("own slices", ("weights, own slice", "gradients, own slice", "optimizer, own slice"), "c"),
@@ -38,8 +43,23 @@ def scale_panels(config: ScaleConfig) -> list[Panel]:
     split["yaxis"] |= {"range": [0, 1.13 * top]}
     split["margin"] |= {"b": 30}
     views = [
-        view("over", "plot", "Lines formula, ● measured, ○ counted, ■ paper", span=8, layout=over, height=420),
-        view("split", "plot", "Formula (and found): blue weights, orange gradients, green optimizer", span=4, layout=split, height=420),
+        view(
+            "over",
+            "plot",
+            "One rank: lines are the formula, ● measured, ○ counted, ■ the paper",
+            span=8,
+            layout=over,
+            height=420,
+        ),
+        view(
+            "split",
+            "plot",
+            "Formula (and found)",
+            legend=[("a", "weights"), ("b", "gradients"), ("c", "optimizer states")],
+            span=4,
+            layout=split,
+            height=420,
+        ),
     ]
     return [
         player("slider", f"{config.billions:g} billion weights, mixed precision", views, scrub="ranks", rate=1.5),
@@ -70,7 +90,10 @@ def signs(points: list[tuple[int, float]], sign: str, colour: str) -> dict[str, 
 
 def over_of(step: ScaleStep) -> list[dict[str, Any]]:
     """Lines by formula, and all that was measured, counted and printed."""
-    traces = [curve([1, 1024], [step.card, step.card], "memory", "level", dash=True), label(1024, step.card, f" {step.card:g} GB", "middle right", "level")]
+    traces = [
+        curve([1, 1024], [step.card, step.card], "memory", "level", dash=True),
+        label(1024, step.card, f" {step.card:g} GB", "middle right", "level"),
+    ]
     traces.append(curve([step.at, step.at], [1e-6, 1e9], "ranks", "level") | {"line": {"dash": "dot", "width": 1}})
     for stage, points in step.curves:
         colour = COLOURS[stage]
@@ -92,9 +115,17 @@ def split_of(step: ScaleStep) -> list[dict[str, Any]]:
     rows = [[part * step.billions for part in parts(stage, step.at, MIXED)] for stage in STAGES]
     traces = [columns(names, [row[kind] for row in rows], name, colour) for kind, (name, colour) in enumerate(KINDS)]
     for name, stage, row in zip(names, STAGES, rows, strict=True):
-        told = f"{sum(row):.3g}" + (f"<br>({found[stage]:.3g})" if stage in found else "")
+        told = f"{sum(row):.3g}" + (f"\n({found[stage]:.3g})" if stage in found else "")
         traces.append(
-            {"type": "scatter", "mode": "text", "x": [name], "y": [rounded(sum(row))], "text": [told], "textposition": "top center", "colour": "text"}
+            {
+                "type": "scatter",
+                "mode": "text",
+                "x": [name],
+                "y": [rounded(sum(row))],
+                "text": [told],
+                "textposition": "top center",
+                "colour": "text",
+            }
         )
     return traces
 

@@ -1,10 +1,12 @@
-"""The picture of `shards`: what every rank holds, one step of all stages at once, what is sent, and whether the bits are the same."""
+"""The picture of `shards`: what every rank holds, one step of all stages at once, what is sent, and whether the bits
+are the same.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 from core.zero import ShardsConfig, ShardsStep
-from core.zero.formulas import FULL, MIXED, STAGES, VOLUME, per_weight, words
+from core.zero.formulas import FULL, MIXED, STAGES, VOLUME, between_steps, per_weight, words
 from core.zero.shards import LIBRARY, PAPER, WRITTEN
 from core.zero.training import MOMENTS, Frame
 from pages._kit.charts import Panel, Sketch, axis, chart, columns, curve, dots, text
@@ -12,6 +14,7 @@ from pages._kit.player import player, view
 
 Shape = dict[str, Any]
 KINDS = (("weights", "a"), ("gradients", "b"), ("optimizer", "c"))
+HOLDS = [("a", "weights"), ("b", "gradients"), ("c", "optimizer states")]
 LINES = dict(zip(STAGES, "dbac", strict=True))  # colours of the stages
 LEFT, RIGHT = 1.4, 1.5  # room for names beside the units
 HIGH = 17.5  # bytes per weight
@@ -22,7 +25,7 @@ def shards_panels(config: ShardsConfig) -> list[Panel]:
     written = upright("held", "bytes per weight", MIXED, 2)
     for layout in (held, written):
         layout["yaxis"] |= {"range": [0, HIGH]}
-    sent = upright("sent", "numbers per weight", None, 2)
+    sent = upright("sent", "elements per weight", None, 2)
     sent["yaxis"] |= {"range": [0, 3.7]}
     over = chart(axis("moment of the step", "number"), axis("held by rank 0", "bytes per weight"))
     moments = 5 * config.n_layer + 2
@@ -32,7 +35,8 @@ def shards_panels(config: ShardsConfig) -> list[Panel]:
         view(
             "units",
             "draw",
-            "On rank 0: blue weights, orange gradients, green optimizer; right: bytes held (B) and numbers sent (S) per weight",
+            "On rank 0; at the right: bytes held (B) and elements sent (S) per weight",
+            legend=HOLDS,
             aspect=1.0,
             height=440,
         ),
@@ -42,11 +46,14 @@ def shards_panels(config: ShardsConfig) -> list[Panel]:
         view(
             "held",
             "plot",
-            f"After the backward pass, {config.ranks} ranks of PyTorch: blue weights, orange gradients, green optimizer; box: formula",
+            f"After the backward pass, {config.ranks} ranks of PyTorch",
+            legend=[*HOLDS, ("text", "formula", "frame")],
             layout=held,
             height=330,
         ),
-        player("film", "One step, all stages at the same moment", views, scrub="moment of the step", rate=2.0, bar_before=1),
+        player(
+            "film", "One step, all stages at the same moment", views, scrub="moment of the step", rate=2.0, bar_before=1
+        ),
         view(
             "written",
             "plot",
@@ -58,7 +65,8 @@ def shards_panels(config: ShardsConfig) -> list[Panel]:
         view(
             "sent",
             "plot",
-            "Left PyTorch, right written out: grey all-reduce, orange reduce-scatter, blue all-gather, green broadcast",
+            "Sent: left PyTorch, right written out",
+            legend=[("level", "all-reduce"), ("b", "reduce-scatter"), ("a", "all-gather"), ("c", "broadcast")],
             span=6,
             layout=sent,
             height=320,
@@ -71,9 +79,18 @@ def shards_panels(config: ShardsConfig) -> list[Panel]:
 def upright(title: str, unit: str, kinds: tuple[int, int, int] | None, wide: int) -> dict[str, Any]:
     """The layout of groups of bars, a group of `wide` bars per stage, with its formula below."""
     layout = chart(axis("", ""), axis(title, unit), stacked=True)
-    names = [f"stage {stage}" + ("<br>" + words(stage, kinds).replace(" + ", "<br>+ ") if kinds else "") for stage in STAGES]
+    names = [
+        f"stage {stage}" + ("\n" + words(stage, kinds).replace(" + ", "\n+ ") if kinds else "") for stage in STAGES
+    ]
     places = [stage * (wide + 1) + (wide - 1) / 2 for stage in STAGES]
-    layout["xaxis"] = {"title": None, "tickvals": places, "ticktext": names, "tickangle": 0, "range": [-0.8, 4 * (wide + 1) - 1.2], "showgrid": False}
+    layout["xaxis"] = {
+        "title": None,
+        "tickvals": places,
+        "ticktext": names,
+        "tickangle": 0,
+        "range": [-0.8, 4 * (wide + 1) - 1.2],
+        "showgrid": False,
+    }
     layout["margin"] |= {"b": 64 if kinds else 30}
     return layout
 
@@ -86,19 +103,18 @@ def draw_shards(step: ShardsStep, sketch: Sketch) -> None:
     sketch.show("sent", sent_of(step))
     sketch.text("bits", bits_of(step))
     if not step.held:
-        start = [Frame("by formula", -1, (share_of(stage, step.ranks),) * step.units, (0, 0, 0), 0) for stage in STAGES]
-        sketch.frame("film", "between two steps, by formula", units=row_shapes(step, start), over=over_of(step, [[]] * 4, 0))
+        start = [
+            Frame("by formula", -1, (between_steps(stage, step.ranks),) * step.units, (0, 0, 0), 0) for stage in STAGES
+        ]
+        sketch.frame(
+            "film", "between two steps, by formula", units=row_shapes(step, start), over=over_of(step, [[]] * 4, 0)
+        )
     if step.films or not step.held:
         sketch.text("differs", differs(step))
     if step.films:
         films = [frames for _, frames in step.films]
         for moment, now in enumerate(zip(*films, strict=True)):
             sketch.frame("film", caption(now[3]), units=row_shapes(step, now), over=over_of(step, films, moment))
-
-
-def share_of(stage: int, ranks: int) -> tuple[float, float, float]:
-    """What is here between two steps by formula: DDP (stages 0 and 1) keeps room for its gradients, FSDP2 (2 and 3) only slices."""
-    return 1.0 if stage < 2 else 1 / ranks, 1.0 if stage < 2 else 0.0, 1 / ranks if stage else 1.0
 
 
 # --- bars -------------------------------------------------------------------------------------------------------------
@@ -110,11 +126,18 @@ def outline(low: float, high: float, height: float, colour: str = "text") -> dic
 
 
 def above(x: float, y: float, words_: str) -> dict[str, Any]:
-    return dots([x], [y + 0.015 * HIGH], "", "text", names=[words_]) | {"mode": "text", "textposition": "top center", "cliponaxis": False}
+    return dots([x], [y + 0.015 * HIGH], "", "text", names=[words_]) | {
+        "mode": "text",
+        "textposition": "top center",
+        "cliponaxis": False,
+    }
 
 
 def stack(places: Sequence[float], rows: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    return [columns(list(places), [row[kind] for row in rows], name, colour, width=0.86) for kind, (name, colour) in enumerate(KINDS)]
+    return [
+        columns(list(places), [row[kind] for row in rows], name, colour, width=0.86)
+        for kind, (name, colour) in enumerate(KINDS)
+    ]
 
 
 def held_of(step: ShardsStep) -> list[dict[str, Any]]:
@@ -128,7 +151,13 @@ def held_of(step: ShardsStep) -> list[dict[str, Any]]:
             rows.append([size / step.weights for size in nbytes])
         traces.append(outline(low, low + step.ranks, formula))
         most = max((sum(nbytes) / step.weights for nbytes in found.get(stage, ())), default=None)
-        told = f"{formula:.3g}" if most is None else f"{most:.3g}" if abs(most - formula) < 0.05 else f"{most:.3g}, not {formula:.3g}"
+        told = (
+            f"{formula:.3g}"
+            if most is None
+            else f"{most:.3g}"
+            if abs(most - formula) < 0.05
+            else f"{most:.3g}, not {formula:.3g}"
+        )
         traces.append(above(low + step.ranks / 2, max(formula, most or 0.0), told))
     return stack(places, rows) + traces
 
@@ -160,9 +189,15 @@ def sent_of(step: ShardsStep) -> list[dict[str, Any]]:
     for kind, (_, colour) in SENDS.items():
         here = {place: height for (place, other), height in heights.items() if other == kind}
         traces.append(columns(list(here), list(here.values()), kind, colour, width=0.86))
-    highest = {stage: max([numbers for _, other, _, numbers in step.sent if other == stage] + [VOLUME[stage]]) - 0.2 for stage in STAGES}
+    highest = {
+        stage: max([numbers for _, other, _, numbers in step.sent if other == stage] + [VOLUME[stage]]) - 0.2
+        for stage in STAGES
+    }
     for stage in STAGES:
-        traces += [outline(3 * stage - 0.5, 3 * stage + 1.5, VOLUME[stage]), above(3 * stage + 0.5, highest.get(stage, 0.0), f"{VOLUME[stage]}P")]
+        traces += [
+            outline(3 * stage - 0.5, 3 * stage + 1.5, VOLUME[stage]),
+            above(3 * stage + 0.5, highest.get(stage, 0.0), f"{VOLUME[stage]}P"),
+        ]
     return traces
 
 
@@ -184,22 +219,32 @@ def differs(step: ShardsStep) -> str:
     """What the bars and the film show, in words and numbers per weight."""
     if not step.films:
         return "\n\n".join(f"stage {stage}: {told}" for stage, told in zip((1, 2, 3), PLANS, strict=True))
-    means = ", ".join(f"{nbytes[2] / step.weights:.2f}" for code, stage, everyone in step.held if (code, stage) == (LIBRARY, 1) for nbytes in everyone)
+    means = ", ".join(
+        f"{nbytes[2] / step.weights:.2f}"
+        for code, stage, everyone in step.held
+        if (code, stage) == (LIBRARY, 1)
+        for nbytes in everyone
+    )
     counted = next((counted for code, stage, counted, _ in step.sent if (code, stage) == (LIBRARY, 1)), ())
-    sends = ", ".join(f"{SENDS[kind][0] * numbers / step.weights:.2f} by {count} {kind}" for kind, count, numbers in counted)
-    lines = [f"stage 1: {PLANS[0]} Means by rank: {means}; even: {8 / step.ranks:.2f}. Sent: {sends}."]
+    sends = ", ".join(
+        f"{SENDS[kind][0] * numbers / step.weights:.2f} by {count} {kind}" for kind, count, numbers in counted
+    )
+    lines = [f"stage 1: {PLANS[0]} Moments by rank: {means}; even: {8 / step.ranks:.2f}. Sent: {sends}."]
     for stage, frames in step.films[2:]:
         top = max(frames, key=lambda frame: frame.nbytes)
         parts = " + ".join(f"{size / step.weights:.2f}" for size in top.held)
         lines.append(
-            f"stage {stage}: {PLANS[stage - 1]} Fullest ({caption(top)}): {top.nbytes / step.weights:.2f} = {parts} (weights, gradients, optimizer); "
-            f"between steps {frames[-1].nbytes / step.weights:.2f}."
+            f"stage {stage}: {PLANS[stage - 1]} Fullest ({caption(top)}): {top.nbytes / step.weights:.2f} = {parts}"
+            f" (weights, gradients, optimizer); between steps {frames[-1].nbytes / step.weights:.2f}."
         )
     return "\n\n".join(lines)
 
 
 PLANS = (
-    "whole tensors are dealt out, so shares are uneven; gradients are summed for everybody, then new weights are broadcast.",
+    (
+        "whole tensors are dealt out, so shares are uneven; gradients are summed for everybody, then new weights are"
+        " broadcast."
+    ),
     "whole weights are there from the forward to the backward pass only, beside the own slices.",
     "whole: one layer at a time and what is outside of the layers, beside the own slices.",
 )
@@ -216,11 +261,17 @@ def caption(frame: Frame) -> str:
 def row_shapes(step: ShardsStep, now: Sequence[Frame]) -> list[Shape]:
     """A line per stage, a place per unit, three bars in it."""
     units = len(now[3].shares)
-    shapes: list[Shape] = [written("h", LEFT / 2, 4.12, {"f": "→", "b": "←"}.get(now[3].doing[0], " ") if now[3].unit >= 0 else " ", "text")]
+    shapes: list[Shape] = [
+        written(
+            "h", LEFT / 2, 4.12, {"f": "→", "b": "←"}.get(now[3].doing[0], " ") if now[3].unit >= 0 else " ", "text"
+        )
+    ]
     for unit in range(units):
         active = unit == now[3].unit
         name = "rest" if unit == 0 else f"{unit}"
-        shapes.append(written(f"n{unit}", LEFT + unit + 0.5, 4.12, f"[{name}]" if active else name, "b" if active else "text"))
+        shapes.append(
+            written(f"n{unit}", LEFT + unit + 0.5, 4.12, f"[{name}]" if active else name, "b" if active else "text")
+        )
     for stage, frame in enumerate(now):
         y = 3.0 - stage
         shapes.append(written(f"s{stage}", LEFT / 2, y + 0.4, f"stage {stage}", "text"))
@@ -231,8 +282,12 @@ def row_shapes(step: ShardsStep, now: Sequence[Frame]) -> list[Shape]:
                 shapes.append(box | {"id": f"g{stage} {unit} {bar}", "h": 0.8, "fill": "grid"})
                 shapes.append(box | {"id": f"b{stage} {unit} {bar}", "h": round(0.8 * share, 3), "fill": colour})
         if frame.nbytes:
-            shapes.append(written(f"t{stage}", LEFT + units + RIGHT / 2, y + 0.55, f"{frame.nbytes / step.weights:.1f} B", "text"))
-            shapes.append(written(f"c{stage}", LEFT + units + RIGHT / 2, y + 0.25, f"{frame.sent / step.weights:.1f} S", "text"))
+            shapes.append(
+                written(f"t{stage}", LEFT + units + RIGHT / 2, y + 0.55, f"{frame.nbytes / step.weights:.1f} B", "text")
+            )
+            shapes.append(
+                written(f"c{stage}", LEFT + units + RIGHT / 2, y + 0.25, f"{frame.sent / step.weights:.1f} S", "text")
+            )
     shapes.append({"id": "edge", "kind": "line", "x": 0, "y": 0, "w": LEFT + units + RIGHT, "h": 0, "fill": "grid"})
     return shapes
 
@@ -251,6 +306,10 @@ def over_of(step: ShardsStep, films: Sequence[Sequence[Frame]], moment: int) -> 
         heights = [frame.nbytes / step.weights for frame in frames] or [formula] * (end + 1)
         traces.append(curve(list(range(len(heights))), heights, f"stage {stage}", LINES[stage], dash=not frames))
         nudge = 0.0 if stage < 2 or not frames else 1.1 if stage == 2 else -0.9
-        label = dots([end], [0.0], "", LINES[stage], names=[f" stage {stage}"]) | {"y": [heights[-1] + nudge], "mode": "text", "textposition": "middle right"}
+        label = dots([end], [0.0], "", LINES[stage], names=[f" stage {stage}"]) | {
+            "y": [heights[-1] + nudge],
+            "mode": "text",
+            "textposition": "middle right",
+        }
         traces.append(label | {"cliponaxis": False})
     return traces

@@ -23,5 +23,9 @@ BENCHES = (
 )
 
 if __name__ == "__main__":
-    failed = [name for name in BENCHES if subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *sys.argv[1:]], cwd=ROOT).returncode]
+    failed = [
+        name
+        for name in BENCHES
+        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *sys.argv[1:]], cwd=ROOT).returncode
+    ]
     sys.exit(f"did not run to the end: {', '.join(failed)}" if failed else 0)

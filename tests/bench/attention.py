@@ -1,7 +1,8 @@
 """Attention: PyTorch's SDPA against the naive formula, and our tiles against SDPA. python -m tests.bench.attention
 
-Same Q, K and V, four causal heads of 32 in float32 (16 bits on a GPU), 256 to 4,096 tokens; the outputs must agree first. "ours" of a line is
-the first named. Our tiles are a loop in Python, forward only: they are for reading, and their slowness is told here.
+Same Q, K and V, four causal heads of 32 in float32 (16 bits on a GPU), 256 to 4,096 tokens; the outputs must agree
+first. "ours" of a line is the first named. Our tiles are a loop in Python, forward only: they are for reading, and
+their slowness is told here.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """Contrastive training: our loop against open_clip's own loss and loop, on the same towers. python -m tests.bench.clip
 
-Goal: not slower. The peer is the body of open_clip's `train_one_epoch` in float32 without its logging: `model(images, texts)`,
-`ClipLoss`, backward, step, clamp. Both learn from the same ready-made batches. Before a time is taken both losses must agree.
+Goal: not slower. The peer is the body of open_clip's `train_one_epoch` in float32 without its logging: `model(images,
+texts)`, `ClipLoss`, backward, step, clamp. Both learn from the same ready-made batches. Before a time is taken both
+losses must agree.
 """
 
 import math
@@ -15,7 +16,6 @@ import torch
 
 from core.clip.contrast import Contrast
 from core.clip.worlds import Lot, Shapes, equal_captions
-from core.foundations.turns import last_of
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 
 BATCH, BATCHES = 64, 8
@@ -47,12 +47,19 @@ class Theirs:
 
 def batches() -> list[Lot]:
     """Late in the curriculum, without equal captions: so both losses are the same."""
-    dice, found = np.random.default_rng(0), list[Lot]()
+    rng, found = np.random.default_rng(0), list[Lot]()
     while len(found) < BATCHES:
-        lot = Shapes().lot(dice, 2 * BATCH, 1000)
+        lot = Shapes().lot(rng, 2 * BATCH, 1000)
         alone = (~equal_captions(lot.said).any(1)).nonzero().flatten()[:BATCH]
         if len(alone) == BATCH:
-            found.append(Lot(lot.pictures[alone], tuple(lot.captions[place] for place in alone.tolist()), lot.tokens[alone], lot.said[alone]))
+            found.append(
+                Lot(
+                    lot.pictures[alone],
+                    tuple(lot.captions[place] for place in alone.tolist()),
+                    lot.tokens[alone],
+                    lot.said[alone],
+                )
+            )
     return found
 
 
@@ -72,13 +79,21 @@ def main() -> None:
     arguments = with_threads(options(__doc__))
     rounds, lots = 2 if arguments.quick else 11, batches()[: 2 if arguments.quick else None]
     ours, theirs = learner(), Theirs()
-    ways = {"ours": lambda lot: last_of(ours.one_step(lot, 1.0)), "open_clip": theirs.one_step}
+    ways = {"ours": lambda lot: list(ours.one_step(lot, 1.0))[-1], "open_clip": theirs.one_step}
     losses = [way(lots[0]) for way in ways.values()]
     if abs(losses[0] - losses[1]) > 1e-3:
         sys.exit(f"the losses differ ({losses}), so the speeds are not compared")
     measured = in_turns(rounds, {name: speed(way, lots) for name, way in ways.items()})
     times = ratio(measured["ours"], measured["open_clip"])
-    line = Line("contrastive training against open_clip", "pairs/s", median(measured["ours"]), median(measured["open_clip"]), times, "at least 1", times >= 1)
+    line = Line(
+        "contrastive training against open_clip",
+        "pairs/s",
+        median(measured["ours"]),
+        median(measured["open_clip"]),
+        times,
+        "at least 1",
+        times >= 1,
+    )
     report("clip", [line], arguments, rounds=rounds, batch=BATCH)
 
 

@@ -1,7 +1,8 @@
-"""The next token after 64 to 1,024 tokens, with the cache and without, and with transformers' cache. python -m tests.bench.decode
+"""The next token after 64 to 1,024 tokens, with the cache and without, and with transformers' cache. python -m
+tests.bench.decode
 
-The shipped base, batch 1. Before a time is taken all three must give the same logits. Without the cache the whole text goes
-through the model; with it, one token. `ours` is our cached token in every line; the peer is what the line says.
+The shipped base, batch 1. Before a time is taken all three must give the same logits. Without the cache the whole text
+goes through the model; with it, one token. `ours` is our cached token in every line; the peer is what the line says.
 """
 
 import sys
@@ -81,7 +82,15 @@ def main() -> None:
         measured = compare(tokens, rounds)
         for peer, words in (("uncached", "against no cache"), ("transformers", "against DynamicCache")):
             times = ratio(measured["cached"], measured[peer])
-            lines.append(Line(f"token {tokens}, cached {words}", "tokens/s", median(measured["cached"]), median(measured[peer]), times))
+            lines.append(
+                Line(
+                    f"token {tokens}, cached {words}",
+                    "tokens/s",
+                    median(measured["cached"]),
+                    median(measured[peer]),
+                    times,
+                )
+            )
     report("decode", lines, arguments, rounds=rounds)
 
 

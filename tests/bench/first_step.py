@@ -1,4 +1,5 @@
-"""Seconds from pressing Run to the first Step of every experiment, with its defaults and warm. python -m tests.bench.first_step
+"""Seconds from pressing Run to the first Step of every experiment, with its defaults and warm. python -m
+tests.bench.first_step
 
 Goal: at most 1 s. What the server and the browser add to it is in `tests.bench.browser`.
 """
@@ -36,7 +37,17 @@ def main() -> None:
     lines = []
     for key, every in measured.items():
         seconds = median(every)
-        lines.append(Line(f"first Step of {key.replace('_', ' ')}", "s", seconds, None, None, f"at most {GOAL_SECONDS:g} s", seconds <= GOAL_SECONDS))
+        lines.append(
+            Line(
+                f"first Step of {key.replace('_', ' ')}",
+                "s",
+                seconds,
+                None,
+                None,
+                f"at most {GOAL_SECONDS:g} s",
+                seconds <= GOAL_SECONDS,
+            )
+        )
     report("first_step", lines, arguments)
 
 

@@ -1,7 +1,8 @@
-"""Generation speed with a key-value cache, ours and transformers', the same GPT-2 weights. python -m tests.bench.generation
+"""Generation speed with a key-value cache, ours and transformers', the same GPT-2 weights. python -m
+tests.bench.generation
 
-Batch 1, 200 new characters behind a prompt of 16, context 256, temperature 0.8, top-k 40. First both write greedily, and
-must write the same. Goal (two CPU cores): 2 times as fast at the size of nanoGPT's CPU preset.
+Batch 1, 200 new characters behind a prompt of 16, context 256, temperature 0.8, top-k 40. First both write greedily,
+and must write the same. Goal (two CPU cores): 2 times as fast at the size of nanoGPT's CPU preset.
 """
 
 import sys
@@ -24,9 +25,17 @@ SIZES = {"4 layers of 128": PRESET, "6 layers of 384": replace(PRESET, n_layer=6
 
 def the_same_model_twice(preset: Preset) -> tuple[Transformer, torch.nn.Module]:
     torch.manual_seed(0)
-    theirs = gpt2(VOCABULARY, CONTEXT, preset, std=0.1).eval()  # GPT-2's 0.02 leaves all characters nearly equal: greedy would be a matter of rounding
-    ours = Transformer(Shape(VOCABULARY, preset.n_layer, preset.n_head, preset.width, CONTEXT, "gpt2", bias=True, tied=True)).eval()
-    ours.load_state_dict(from_gpt2({name.removeprefix("transformer."): weight for name, weight in theirs.state_dict().items()}, preset.n_layer))
+    theirs = gpt2(
+        VOCABULARY, CONTEXT, preset, std=0.1
+    ).eval()  # GPT-2's 0.02 leaves all characters nearly equal: greedy would be a matter of rounding
+    ours = Transformer(
+        Shape(VOCABULARY, preset.n_layer, preset.n_head, preset.width, CONTEXT, "gpt2", bias=True, tied=True)
+    ).eval()
+    ours.load_state_dict(
+        from_gpt2(
+            {name.removeprefix("transformer."): weight for name, weight in theirs.state_dict().items()}, preset.n_layer
+        )
+    )
     return ours, theirs
 
 
@@ -38,8 +47,19 @@ def compare(preset: Preset, rounds: int) -> dict[str, list[float]]:
         return [drawn.token for drawn in write(ours, prompt[0].tolist(), NEW, choice, torch.Generator().manual_seed(0))]
 
     def write_theirs(choice: Choice) -> list[int]:
-        sampling = {"do_sample": True, "temperature": choice.temperature, "top_k": choice.top_k} if choice.temperature else {"do_sample": False}
-        written = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW, use_cache=True, pad_token_id=0, **sampling)
+        sampling = (
+            {"do_sample": True, "temperature": choice.temperature, "top_k": choice.top_k}
+            if choice.temperature
+            else {"do_sample": False}
+        )
+        written = theirs.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=NEW,
+            use_cache=True,
+            pad_token_id=0,
+            **sampling,
+        )
         return written[0, PROMPT:].tolist()
 
     greedy = Choice(0.0)
@@ -65,7 +85,16 @@ def main() -> None:
         measured = compare(preset, rounds)
         times = ratio(measured["ours"], measured["transformers"])
         goal = ("at least 2", times >= 2) if preset is PRESET else ("", None)
-        lines.append(Line(f"generation, {name}", "characters/s", median(measured["ours"]), median(measured["transformers"]), times, *goal))
+        lines.append(
+            Line(
+                f"generation, {name}",
+                "characters/s",
+                median(measured["ours"]),
+                median(measured["transformers"]),
+                times,
+                *goal,
+            )
+        )
     report("generation", lines, arguments, rounds=rounds)
 
 

@@ -1,7 +1,7 @@
 """What the benchmarks share: taking turns, the table, and the history.
 
-Speeds are compared only within one run, in turns: on a shared machine the same loop is twice as fast a minute later, the
-ratio of two neighbours is not. What is reported is the median of the rounds' ratios.
+Speeds are compared only within one run, in turns: on a shared machine the same loop is twice as fast a minute later,
+the ratio of two neighbours is not. What is reported is the median of the rounds' ratios.
 """
 
 import argparse
@@ -22,7 +22,10 @@ HISTORY = Path(__file__).with_name("history.jsonl")
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. `ours` and `peer` are in `unit`; words stand where there is no number, None where there is no peer."""
+    """One row of a table.
+
+    `ours` and `peer` are in `unit`; words stand where there is no number, None where there is no peer.
+    """
 
     what: str
     unit: str
@@ -34,9 +37,13 @@ class Line:
 
 
 def options(doc: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=(doc or "").split("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="tiny budgets: shows that it runs, measures nothing")
-    parser.add_argument("--record", action="store_true", help="append the numbers to tests/bench/history.jsonl (never with --quick)")
+    parser.add_argument(
+        "--record", action="store_true", help="append the numbers to tests/bench/history.jsonl (never with --quick)"
+    )
     parser.set_defaults(load=round(psutil.getloadavg()[0], 1))
     return parser
 
@@ -45,7 +52,12 @@ def with_threads(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The arguments, after torch was given its threads: the same for all contestants of a process."""
     import torch
 
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch: all cores unless told; the tab leaves one core free")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="of torch: all cores unless told; the tab leaves one core free",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.spin = os.environ.get("GOMP_SPINCOUNT", "as built")
@@ -97,10 +109,25 @@ def report(name: str, lines: Sequence[Line], arguments: argparse.Namespace, **to
 def row(line: Line) -> tuple[str, ...]:
     met = "" if line.met is None else "met" if line.met else "missed"
     what = f"{line.what} ({line.unit})" if line.unit else line.what
-    return (what, number(line.ours), number(line.peer), "" if line.ratio is None else f"{line.ratio:.2f}", line.goal, met)
+    return (
+        what,
+        number(line.ours),
+        number(line.peer),
+        "" if line.ratio is None else f"{line.ratio:.2f}",
+        line.goal,
+        met,
+    )
 
 
 def number(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.0f}" if value == int(value) else f"{value:.3g}" if abs(value) >= 100 else f"{value:.2f}"
+    return (
+        f"{value:,.0f}"
+        if abs(value) >= 1000
+        else f"{value:.0f}"
+        if value == int(value)
+        else f"{value:.3g}"
+        if abs(value) >= 100
+        else f"{value:.2f}"
+    )

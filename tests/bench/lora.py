@@ -1,4 +1,5 @@
-"""LoRA: our layer's training step against peft's, and the tokens a second of `text` in float32 against NF4. python -m tests.bench.lora
+"""LoRA: our layer's training step against peft's, and the tokens a second of `text` in float32 against NF4. python -m
+tests.bench.lora
 
 Both adapt the same stack of linear layers with the same A and B, forward, backward and AdamW on the same numbers; their
 losses must agree first. No goal: the ratios are told.
@@ -17,7 +18,7 @@ from torch import nn
 
 from core.foundations.base_model import FOLDER, from_folder
 from core.foundations.corpus import load_corpus
-from core.foundations.turns import last_of
+from core.foundations.turns import without_pauses
 from core.lora.adapter import LoRALinear
 from core.lora.tuning import Tuner, adapt, layer_shapes
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
@@ -33,15 +34,17 @@ def stack(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def ours(plain: nn.Sequential) -> nn.Module:
-    dice = torch.Generator().manual_seed(0)
-    return nn.Sequential(*(LoRALinear(layer, RANK, ALPHA, dice) for layer in copy.deepcopy(plain)))
+    rng = torch.Generator().manual_seed(0)
+    return nn.Sequential(*(LoRALinear(layer, RANK, ALPHA, rng) for layer in copy.deepcopy(plain)))
 
 
 def peft_of(plain: nn.Sequential, like: nn.Module) -> nn.Module:
     from peft import LoraConfig, inject_adapter_in_model
 
     names = [str(number) for number in range(len(plain))]
-    adapted: Any = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, lora_dropout=0.0), copy.deepcopy(plain))
+    adapted: Any = inject_adapter_in_model(
+        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=names, lora_dropout=0.0), copy.deepcopy(plain)
+    )
     for mine, theirs in zip(like, adapted, strict=True):  # type: ignore[call-overload]
         theirs.lora_A["default"].weight.data.copy_(mine.A.data)
         theirs.lora_B["default"].weight.data.copy_(mine.B.data)
@@ -64,8 +67,8 @@ def step_of(model: nn.Module, inputs: torch.Tensor, wanted: torch.Tensor) -> Ste
 
 def layers(widths: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
     """Steps a second of both."""
-    plain, dice = stack(widths), torch.Generator().manual_seed(1)
-    inputs, wanted = torch.randn(TOKENS, widths[0], generator=dice), torch.randn(TOKENS, widths[-1], generator=dice)
+    plain, rng = stack(widths), torch.Generator().manual_seed(1)
+    inputs, wanted = torch.randn(TOKENS, widths[0], generator=rng), torch.randn(TOKENS, widths[-1], generator=rng)
     mine = ours(plain)
     steps = {"ours": step_of(mine, inputs, wanted), "peft": step_of(peft_of(plain, mine), inputs, wanted)}
     losses = {name: [step() for _ in range(20)] for name, step in steps.items()}  # warms, too
@@ -99,7 +102,7 @@ def text(rounds: int) -> dict[str, list[float]]:
         def measure(tuner: Tuner = tuner) -> float:
             started = time.perf_counter()
             for _ in range(3):
-                last_of(tuner.one_step())
+                without_pauses(tuner.one_step())
             return 3 * context * batch / (time.perf_counter() - started)
 
         contestants[name] = measure

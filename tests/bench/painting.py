@@ -1,7 +1,9 @@
-"""Painting: our sampling loop against diffusers' pipeline on the same weights, and pictures a second of each model. python -m tests.bench.painting
+"""Painting: our sampling loop against diffusers' pipeline on the same weights, and pictures a second of each model.
+python -m tests.bench.painting
 
-Goals: our loop takes no longer than the pipeline for a picture of 25 steps, and that is there within 3 seconds.
-Before a time is taken both must give the same picture. Every painter's peer is the same network in a loop around a scheduler of diffusers.
+Goals: our loop takes no longer than the pipeline for a picture of 25 steps, and that is there within 3 seconds. Before
+a time is taken both must give the same picture. Every denoiser's peer is the same network in a loop around a scheduler
+of diffusers.
 """
 
 import sys
@@ -15,9 +17,9 @@ from torch import Tensor
 
 from core.dalle2.decoder import shipped_decoder
 from core.foundations.small_clip import shipped_clip
-from core.foundations.small_diffusion import Painter
+from core.foundations.small_diffusion import Denoiser
 from core.glide.model import shipped_glide
-from core.stable_diffusion.model import pipeline, shipped_painter
+from core.stable_diffusion.model import pipeline, shipped_denoiser
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 
 PROMPTS = ["a red circle on the left", "a blue star", "a green triangle", "a small yellow cross"]
@@ -25,41 +27,43 @@ STEPS, SCALE = 25, 3.0
 Way = Callable[[int], Tensor]  # how many pictures -> the pictures
 
 
-def piped(painter: Any) -> Way:
+def piped(denoiser: Any) -> Way:
     """diffusers' own pipeline around the same weights."""
-    pipe = pipeline(painter)
+    pipe = pipeline(denoiser)
     pipe.set_progress_bar_config(disable=True)
 
     def paint(n: int) -> Tensor:
-        told = pipe(PROMPTS[:n], num_inference_steps=STEPS, guidance_scale=SCALE, latents=painter.noise(n, 0), output_type="pt")
+        told = pipe(
+            PROMPTS[:n], num_inference_steps=STEPS, guidance_scale=SCALE, latents=denoiser.noise(n, 0), output_type="pt"
+        )
         return torch.as_tensor(told.images)
 
     return paint
 
 
-def looped(painter: Painter, told: Any) -> Way:
+def looped(denoiser: Denoiser, told: Any) -> Way:
     """The loop of a diffusers tutorial: the network, guidance, `scheduler.step`."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(
-        beta_schedule=painter.schedule,
+        beta_schedule=denoiser.schedule,
         beta_start=0.00085,
         beta_end=0.012,
-        prediction_type=painter.predicts,
-        clip_sample=painter.clip,
+        prediction_type=denoiser.predicts,
+        clip_sample=denoiser.clip,
         set_alpha_to_one=False,
-        steps_offset=painter.offset,
+        steps_offset=denoiser.offset,
     )
 
     @torch.no_grad()
     def paint(n: int) -> Tensor:
-        states = torch.cat([painter.nothing(n), painter.states(told[:n])])
+        states = torch.cat([denoiser.nothing(n), denoiser.states(told[:n])])
         scheduler.set_timesteps(STEPS)
-        x = painter.noise(n, 0)
+        x = denoiser.noise(n, 0)
         for t in scheduler.timesteps:
-            free, said = painter(torch.cat([x, x]), t, states).chunk(2)
-            x = scheduler.step(free + SCALE * (said - free), t, x, use_clipped_model_output=painter.clip).prev_sample
-        return painter.decode(x)
+            free, said = denoiser(torch.cat([x, x]), t, states).chunk(2)
+            x = scheduler.step(free + SCALE * (said - free), t, x, use_clipped_model_output=denoiser.clip).prev_sample
+        return denoiser.decode(x)
 
     return paint
 
@@ -79,16 +83,16 @@ def main() -> None:
     arguments = with_threads(options(__doc__))
     rounds, lines = 1 if arguments.quick else 9, []
     clip = shipped_clip().texts(PROMPTS)
-    for name, painter, told in (
-        ("Stable Diffusion", shipped_painter(), PROMPTS),
+    for name, denoiser, told in (
+        ("Stable Diffusion", shipped_denoiser(), PROMPTS),
         ("GLIDE", shipped_glide(), PROMPTS),
         ("DALL·E 2's decoder", shipped_decoder(), clip),
     ):
         for n in (1, 4):
-            peer = piped(painter) if name == "Stable Diffusion" else looped(painter, told)
+            peer = piped(denoiser) if name == "Stable Diffusion" else looped(denoiser, told)
 
-            def ours(n: int, painter: Any = painter, told: Any = told) -> Tensor:
-                return painter.paint(told[:n], STEPS, SCALE, 0)  # type: ignore[no-any-return]
+            def ours(n: int, denoiser: Any = denoiser, told: Any = told) -> Tensor:
+                return denoiser.paint(told[:n], STEPS, SCALE, 0)  # type: ignore[no-any-return]
 
             apart = float((ours(n) - peer(n)).abs().max())
             if apart > 1e-3:
@@ -96,7 +100,17 @@ def main() -> None:
             measured = in_turns(rounds, {"ours": speed(ours, n), "diffusers": speed(peer, n)})
             times = ratio(measured["ours"], measured["diffusers"])
             what = f"{name}, {STEPS} steps, {n} at a time, against diffusers'"
-            lines.append(Line(what, "pictures/s", median(measured["ours"]), median(measured["diffusers"]), times, "at least 1", times >= 1))
+            lines.append(
+                Line(
+                    what,
+                    "pictures/s",
+                    median(measured["ours"]),
+                    median(measured["diffusers"]),
+                    times,
+                    "at least 1",
+                    times >= 1,
+                )
+            )
             if n == 1:
                 seconds = 1 / median(measured["ours"])
                 lines.append(Line(f"{name}, one picture", "s", seconds, None, None, "at most 3", seconds <= 3))

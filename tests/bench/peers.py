@@ -1,10 +1,11 @@
 """The peers: nanoGPT's model and training loop at its CPU preset, and transformers' GPT-2 of the same shape.
 
 nanoGPT is written down here anew, from its description: the same architecture (LayerNorm without bias, tied embeddings,
-exact GELU, fused causal attention, no biases), the same procedure (random slices stacked into a batch, AdamW that decays
-2-D weights only and is not fused on a CPU, gradients clipped at norm 1, the loss read in every iteration) and the numbers
-its README gives for a CPU. Left out: the memory-mapped file, which would only slow it down.
-Source: github.com/karpathy/nanoGPT, train.py, model.py, config/train_shakespeare_char.py, README ("I only have a macbook").
+exact GELU, fused causal attention, no biases), the same procedure (random slices stacked into a batch, AdamW that
+decays 2-D weights only and is not fused on a CPU, gradients clipped at norm 1, the loss read in every iteration) and
+the numbers its README gives for a CPU. Left out: the memory-mapped file, which would only slow it down.
+Source: github.com/karpathy/nanoGPT, train.py, model.py, config/train_shakespeare_char.py, README ("I only have a
+macbook").
 """
 
 import math
@@ -40,7 +41,9 @@ class Preset:
         if iteration < self.warmup:
             return self.learning_rate * (iteration + 1) / (self.warmup + 1)
         over = min(1.0, (iteration - self.warmup) / (self.iterations - self.warmup))
-        return self.least_learning_rate + 0.5 * (1 + math.cos(math.pi * over)) * (self.learning_rate - self.least_learning_rate)
+        return self.least_learning_rate + 0.5 * (1 + math.cos(math.pi * over)) * (
+            self.learning_rate - self.least_learning_rate
+        )
 
 
 PRESET = Preset()
@@ -70,7 +73,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, width = x.size()
-        q, k, v = (part.view(batch, tokens, self.n_head, width // self.n_head).transpose(1, 2) for part in self.c_attn(x).split(width, dim=2))
+        q, k, v = (
+            part.view(batch, tokens, self.n_head, width // self.n_head).transpose(1, 2)
+            for part in self.c_attn(x).split(width, dim=2)
+        )
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=True)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).contiguous().view(batch, tokens, width)))
 
@@ -168,9 +174,18 @@ def gpt2(vocabulary: int, context: int, preset: Preset = PRESET, std: float = 0.
 
     transformers.logging.set_verbosity_error()
     config = transformers.GPT2Config(
-        vocab_size=vocabulary, n_positions=context, n_embd=preset.width, n_layer=preset.n_layer, n_head=preset.n_head, initializer_range=std,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        n_positions=context,
+        n_embd=preset.width,
+        n_layer=preset.n_layer,
+        n_head=preset.n_head,
+        initializer_range=std,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     return transformers.GPT2LMHeadModel(config)
 
 
@@ -179,13 +194,15 @@ class TransformersLoop:
 
     def __init__(self, corpus: Corpus, device: torch.device, seed: int = 0, preset: Preset = PRESET) -> None:
         self.preset, self.device, self.data = preset, device, corpus.train_ids
-        self.dice = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator().manual_seed(seed)
         self.model = gpt2(len(corpus.symbols), preset.context).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), preset.learning_rate, betas=preset.betas, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), preset.learning_rate, betas=preset.betas, weight_decay=0.0, fused=True
+        )
 
     def one_step(self) -> float:
         self.model.train()
-        tokens = batch_of(self.data, self.preset.context, self.preset.batch, self.dice)[0].to(self.device)
+        tokens = batch_of(self.data, self.preset.context, self.preset.batch, self.rng)[0].to(self.device)
         loss = self.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         self.optimizer.step()

@@ -1,7 +1,8 @@
-"""Idle time of real pipelines against the simulation, and our ranks against torchrun with the same job. python -m tests.bench.pipeline
+"""Idle time of real pipelines against the simulation, and our ranks against torchrun with the same job. python -m
+tests.bench.pipeline
 
-Four ranks, eight micro-batches, F = I = W = 80 ms of a rank's layers, padded. In the first lines the peer is the simulation with
-nominal times; in the last ones it is torchrun: one batch of 1F1B, padded and raw.
+Four ranks, eight micro-batches, F = I = W = 80 ms of a rank's layers, padded. In the first lines the peer is the
+simulation with nominal times; in the last ones it is torchrun: one batch of 1F1B, padded and raw.
 """
 
 import json
@@ -50,10 +51,24 @@ for value in under_torchrun(job, *json.loads(sys.argv[1])):
 
 
 def with_torchrun(*arguments: object) -> tuple[Watched, Watched]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(RANKS), "--no-python"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(RANKS),
+        "--no-python",
+    ]
     command += [sys.executable, "-c", ALONE, json.dumps(arguments)]
     done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
     )
     return gathered(tuple(json.loads(line)) for line in done.stdout.splitlines())
 
@@ -78,13 +93,32 @@ def main() -> None:
         real = with_group(schedule, nominal, rounds, 0)[0].timeline()
         share = 1 - sum(simulated.busy) / (RANKS * real.makespan)
         near = None if arguments.quick else share - simulated.idle_share <= NEAR
-        lines.append(Line(f"idle share of all time, {SHORT[schedule]}; simulated", "", share, simulated.idle_share, None, f"at most {NEAR:g} more", near))
+        lines.append(
+            Line(
+                f"idle share of all time, {SHORT[schedule]}; simulated",
+                "",
+                share,
+                simulated.idle_share,
+                None,
+                f"at most {NEAR:g} more",
+                near,
+            )
+        )
     for padded in (True, False):
-        ways = {"ours": milliseconds(with_group, padded, rounds), "torchrun": milliseconds(with_torchrun, padded, rounds)}
+        ways = {
+            "ours": milliseconds(with_group, padded, rounds),
+            "torchrun": milliseconds(with_torchrun, padded, rounds),
+        }
         times = in_turns(turns, ways)
         words = "padded" if padded else "raw"
         lines.append(
-            Line(f"a batch of 1F1B, {words}, against torchrun", "ms", median(times["ours"]), median(times["torchrun"]), ratio(times["ours"], times["torchrun"]))
+            Line(
+                f"a batch of 1F1B, {words}, against torchrun",
+                "ms",
+                median(times["ours"]),
+                median(times["torchrun"]),
+                ratio(times["ours"], times["torchrun"]),
+            )
         )
     report("pipeline", lines, arguments, rounds=rounds)
 

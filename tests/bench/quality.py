@@ -1,7 +1,9 @@
-"""Loss per second on Tiny Shakespeare: our defaults against nanoGPT's CPU preset. python -m tests.bench.quality [--text FILE]
+"""Loss per second on Tiny Shakespeare: our defaults against nanoGPT's CPU preset. python -m tests.bench.quality [--text
+FILE]
 
-Everything is judged by one function on the whole validation split, in windows of 64 characters. Only training is on the
-clocks: not judging, not samples. The contestants advance in turns of about 5 s, so that a busy machine slows all of them.
+Everything is evaluated by one function on the whole validation split, in windows of 64 characters. Only training is on the
+clocks: not judging, not samples. The contestants advance in turns of about 5 s, so that a busy machine slows all of
+them.
 
   ours         the tab's defaults for 60 s, the learning rate on its half cosine over those 60 s
   ours, 30 s   the same on a half cosine over 30 s
@@ -87,12 +89,18 @@ def in_step(runs: dict[str, Iterator[Point]]) -> dict[str, list[Point]]:
             del going[name]
         else:
             curves[name].append(point)
-            print(f"{name:<13} {point.seconds:6.1f} s {point.iterations:6d} iterations  loss {point.loss:.3f}", file=sys.stderr)
+            print(
+                f"{name:<13} {point.seconds:6.1f} s {point.iterations:6d} iterations  loss {point.loss:.3f}",
+                file=sys.stderr,
+            )
     return curves
 
 
 def passed(curve: list[Point], loss: float) -> float | None:
-    """Seconds of training until the curve passes `loss`, on a straight line between two judgements. None: it never does."""
+    """Seconds of training until the curve passes `loss`, on a straight line between two judgements.
+
+    None: it never does.
+    """
     for before, after in pairwise(curve):
         if after.loss <= loss:
             return before.seconds + (after.seconds - before.seconds) * (before.loss - loss) / (before.loss - after.loss)
@@ -100,7 +108,10 @@ def passed(curve: list[Point], loss: float) -> float | None:
 
 
 def time_line(name: str, curve: list[Point], peer: list[Point], loss: float) -> Line:
-    """Seconds to `loss`. Where only the peer never passes it, its whole time stands for it, so the true ratio is smaller."""
+    """Seconds to `loss`.
+
+    Where only the peer never passes it, its whole time stands for it, so the true ratio is smaller.
+    """
     mine, theirs = passed(curve, loss), passed(peer, loss)
     times = mine / (theirs or peer[-1].seconds) if mine else None
     told = (seconds or f"not in {all_of[-1].seconds:.0f} s" for seconds, all_of in ((mine, curve), (theirs, peer)))
@@ -133,18 +144,44 @@ def main() -> None:
         corpus = replace(corpus, validation=corpus.validation[:4097])
     long, short, turn, most = (3.0, 2.0, 1.0, 30) if arguments.quick else (60.0, 30.0, TURN_SECONDS, PRESET.iterations)
     loss, seed = 3.0 if arguments.quick else README_LOSS, arguments.seed
-    names = {"ours": f"ours {long:g} s", "short": f"ours {short:g} s", "scaled": f"preset {long:g} s", "stock": "preset"}
-    runs = {names["ours"]: ours(corpus, long, seed), names["short"]: ours(corpus, short, seed),
-            names["scaled"]: preset(corpus, long, turn, most, seed), names["stock"]: preset(corpus, None, turn, most, seed)}  # fmt: skip
+    names = {
+        "ours": f"ours {long:g} s",
+        "short": f"ours {short:g} s",
+        "scaled": f"preset {long:g} s",
+        "stock": "preset",
+    }
+    runs = {
+        names["ours"]: ours(corpus, long, seed),
+        names["short"]: ours(corpus, short, seed),
+        names["scaled"]: preset(corpus, long, turn, most, seed),
+        names["stock"]: preset(corpus, None, turn, most, seed),
+    }
     curves = in_step(runs)
     mine, short_run, scaled, stock = (curves[names[key]] for key in ("ours", "short", "scaled", "stock"))
     lines = [
-        Line(f"loss after {long:g} s", "nats", mine[-1].loss, scaled[-1].loss, mine[-1].loss / scaled[-1].loss, "ours at most 1.75", mine[-1].loss <= 1.75),
+        Line(
+            f"loss after {long:g} s",
+            "nats",
+            mine[-1].loss,
+            scaled[-1].loss,
+            mine[-1].loss / scaled[-1].loss,
+            "ours at most 1.75",
+            mine[-1].loss <= 1.75,
+        ),
         time_line(f"schedule over {long:g} s", mine, stock, loss),
         time_line(f"schedule over {short:g} s", short_run, stock, loss),
-        Line("iterations a second", "", mine[-1].iterations / mine[-1].seconds, stock[-1].iterations / stock[-1].seconds, None),
+        Line(
+            "iterations a second",
+            "",
+            mine[-1].iterations / mine[-1].seconds,
+            stock[-1].iterations / stock[-1].seconds,
+            None,
+        ),
     ]
-    told = {name: [(round(point.seconds, 2), point.iterations, round(point.loss, 4)) for point in curve] for name, curve in curves.items()}
+    told = {
+        name: [(round(point.seconds, 2), point.iterations, round(point.loss, 4)) for point in curve]
+        for name, curve in curves.items()
+    }
     report("quality", lines, arguments, seed=seed, curves=told)
 
 

@@ -1,4 +1,5 @@
-"""Seconds from asking for a group of ranks to the first word of each number of them, the nursery warm. python -m tests.bench.ranks
+"""Seconds from asking for a group of ranks to the first word of each number of them, the nursery warm. python -m
+tests.bench.ranks
 
 The peer is torchrun with the same job. Goal: at most 1 s in 95 of 100 cases.
 """
@@ -36,16 +37,35 @@ def group_of(ranks: int) -> Callable[[], float]:
     return measure
 
 
-ALONE = "from core.foundations.ranks import under_torchrun; from tests.bench.ranks import job; print(*under_torchrun(job), flush=True)"
+ALONE = (
+    "from core.foundations.ranks import under_torchrun; from tests.bench.ranks import job; print(*under_torchrun(job),"
+    " flush=True)"
+)
 
 
 def torchrun_of(ranks: int) -> Callable[[], float]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--no-python", sys.executable, "-c", ALONE]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(ranks),
+        "--no-python",
+        sys.executable,
+        "-c",
+        ALONE,
+    ]
 
     def measure() -> float:
         started = time.perf_counter()
         with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         ) as run:
             assert run.stdout is not None
             assert run.stdout.readline(), "torchrun ended without a word"
@@ -64,8 +84,26 @@ def main() -> None:
         peer = in_turns(1 if arguments.quick else 3, {"ours": ours, "torchrun": torchrun_of(ranks)})
         every = [ours() for _ in range(3 if arguments.quick else 40)]
         late = quantiles(every, n=20)[-1]
-        lines.append(Line(f"first word of {ranks} ranks, median", "s", median(every), median(peer["torchrun"]), ratio(peer["ours"], peer["torchrun"])))
-        lines.append(Line(f"first word of {ranks} ranks, 95 % of all within", "s", late, None, None, f"at most {GOAL_SECONDS:g} s", late <= GOAL_SECONDS))
+        lines.append(
+            Line(
+                f"first word of {ranks} ranks, median",
+                "s",
+                median(every),
+                median(peer["torchrun"]),
+                ratio(peer["ours"], peer["torchrun"]),
+            )
+        )
+        lines.append(
+            Line(
+                f"first word of {ranks} ranks, 95 % of all within",
+                "s",
+                late,
+                None,
+                None,
+                f"at most {GOAL_SECONDS:g} s",
+                late <= GOAL_SECONDS,
+            )
+        )
     report("ranks", lines, arguments)
 
 

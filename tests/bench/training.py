@@ -1,7 +1,7 @@
 """Training speed at nanoGPT's CPU preset: ours, transformers' GPT-2, nanoGPT's own loop. python -m tests.bench.training
 
-Goals (two CPU cores): at least 1.35 times transformers, and not slower than nanoGPT's loop. All three learn from the same
-text with the same vocabulary; ours goes through `Trainer.one_step`, with accelerate around it, as the tab does.
+Goals (two CPU cores): at least 1.35 times transformers, and not slower than nanoGPT's loop. All three learn from the
+same text with the same vocabulary; ours goes through `Trainer.one_step`, with accelerate around it, as the tab does.
 """
 
 import time
@@ -9,7 +9,6 @@ from collections.abc import Callable
 from statistics import median
 
 from core.foundations.corpus import load_corpus
-from core.foundations.turns import last_of
 from core.nanogpt.training import TrainConfig, Trainer, shape_of
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 from tests.bench.peers import PRESET, NanoGPTLoop, TransformersLoop
@@ -17,8 +16,16 @@ from tests.bench.peers import PRESET, NanoGPTLoop, TransformersLoop
 
 def our_loop() -> Trainer:
     corpus = load_corpus("play")
-    config = TrainConfig(n_layer=PRESET.n_layer, n_head=PRESET.n_head, width=PRESET.width, context=PRESET.context, batch=PRESET.batch, dialect="gpt2",
-                         optimizer="adamw", learning_rate=PRESET.learning_rate)  # fmt: skip
+    config = TrainConfig(
+        n_layer=PRESET.n_layer,
+        n_head=PRESET.n_head,
+        width=PRESET.width,
+        context=PRESET.context,
+        batch=PRESET.batch,
+        dialect="gpt2",
+        optimizer="adamw",
+        learning_rate=PRESET.learning_rate,
+    )
     return Trainer(corpus, shape_of(config, corpus), config, PRESET.learning_rate, "adamw")
 
 
@@ -40,15 +47,27 @@ def main() -> None:
     ours = our_loop()
     nano, theirs = NanoGPTLoop(ours.corpus, ours.device), TransformersLoop(ours.corpus, ours.device)
     loops: dict[str, Callable[[], float]] = {
-        "ours": lambda: last_of(ours.one_step(1.0)), "transformers": theirs.one_step, "nanoGPT": lambda: nano.one_step(PRESET.iterations / 2),
-    }  # fmt: skip
+        "ours": lambda: list(ours.one_step(1.0))[-1],
+        "transformers": theirs.one_step,
+        "nanoGPT": lambda: nano.one_step(PRESET.iterations / 2),
+    }
     for one_step in loops.values():
         speed(one_step, steps // 2)()  # the first steps allocate
     measured = in_turns(rounds, {name: speed(one_step, steps) for name, one_step in loops.items()})
     lines = []
     for peer, goal in (("transformers", 1.35), ("nanoGPT", 1.0)):
         times = ratio(measured["ours"], measured[peer])
-        lines.append(Line(f"training against {peer}", "tokens/s", median(measured["ours"]), median(measured[peer]), times, f"at least {goal:g}", times >= goal))
+        lines.append(
+            Line(
+                f"training against {peer}",
+                "tokens/s",
+                median(measured["ours"]),
+                median(measured[peer]),
+                times,
+                f"at least {goal:g}",
+                times >= goal,
+            )
+        )
     report("training", lines, arguments, rounds=rounds, steps_a_round=steps)
 
 

@@ -1,4 +1,6 @@
-"""The world: pictures that are covered as exactly as a finer grid says, captions that are true, pairs that are never shown."""
+"""The world: pictures that are covered as exactly as a finer grid says, captions that are true, pairs that are never
+shown.
+"""
 
 import numpy as np
 import pytest
@@ -100,8 +102,15 @@ def test_a_larger_canvas_has_the_same_scenes(side, seed):
 
 def test_what_a_text_asks_for():
     assert asked_pair("this is a Red diamond, on white.") == ("red", "diamond")
-    assert asked_pair("a picture of a red circle, on black.") == ("red", "circle") and asked_pair("a picture of a small blue star.") == ("blue", "star")
-    for text in ("a cross", "there is a circle", "a red circle left of a blue square", "a red circle above a red circle"):
+    assert asked_pair("a picture of a red circle, on black.") == ("red", "circle") and asked_pair(
+        "a picture of a small blue star."
+    ) == ("blue", "star")
+    for text in (
+        "a cross",
+        "there is a circle",
+        "a red circle left of a blue square",
+        "a red circle above a red circle",
+    ):
         assert asked_pair(text) is None
 
 
@@ -195,7 +204,10 @@ def test_tokens_round_trip(words):
 
 @given(seeds)
 def test_every_caption_of_the_world_fits(seed):
-    assert tokens_of(captions(scenes_of(seed, two=0.5, grey=0.3), np.random.default_rng(seed), 1.0)).shape == (8, CONTEXT)
+    assert tokens_of(captions(scenes_of(seed, two=0.5, grey=0.3), np.random.default_rng(seed), 1.0)).shape == (
+        8,
+        CONTEXT,
+    )
 
 
 def test_case_and_punctuation_do_not_matter():

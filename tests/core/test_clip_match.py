@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from core.clip.match import CELLS, TEMPLATES, MatchConfig, against_random, match, painting, softmax, wording
-from core.clip.real import HUB, REAL, RealClip, from_folder, lines_of, load_clip
+from core.clip.match import CELLS, ODDS, TEMPLATES, MatchConfig, against_random, match, painting, softmax, wording
+from core.clip.real import HUB, RealClip, from_folder, lines_of
 from core.foundations.captioned_shapes import COLOURS, draw, render, tokens_of
 from core.foundations.small_clip import shipped_clip
 
+(REAL,) = HUB
 match_module = importlib.import_module("core.clip.match")  # `core.clip.match` is the experiment
 
 
@@ -49,7 +50,7 @@ def test_the_first_step_is_the_matrix_of_the_models_cosines():
 
 
 def test_it_finds_the_caption_of_each_drawn_picture():
-    """Four of the five drawn pictures have a caption with their colour and shape among the default ones."""
+    """Four of the five drawn pictures have a caption with their color and shape among the default ones."""
     step = first_of(MatchConfig())
     best = [step.captions[row.argmax()].split()[-2:] for row in step.cosines[:4]]
     assert best == [["red", "circle"], ["blue", "square"], ["green", "star"], ["pink", "cross"]]
@@ -57,12 +58,13 @@ def test_it_finds_the_caption_of_each_drawn_picture():
 
 def test_odds_are_the_formula():
     step = first_of(MatchConfig())
-    (figure,) = [figure for figure in step.figures if figure.name.startswith("odds")]
-    assert figure.measured == pytest.approx(figure.predicted, rel=1e-6)
+    (figure,) = step.figures
+    assert figure.figure == ODDS and figure.measured == pytest.approx(figure.expected, rel=1e-6)
+    assert figure.gap == pytest.approx(0, abs=1e-6 * figure.expected)
 
 
 def test_ranks_count_the_histogram():
-    """The share of lower random captions agrees with the histogram to one bin."""
+    """The fraction of lower random captions agrees with the histogram to one bin."""
     clip, state = shipped_clip(), first_of(MatchConfig(drawn=2))
     seen = clip.pictures(torch.from_numpy(state.pixels))
     *_, last = against_random(clip, seen, state, 0)
@@ -86,7 +88,7 @@ def test_templates_are_words_of_the_world():
 
 
 def test_what_is_painted_is_seen():
-    """Digits are rows of four squares; a painted square has the brush's colour, the rest is ground."""
+    """Digits are rows of four squares; a painted square has the brush's color, the rest is background."""
     picture = painting("f000" + "0" * 60, "blue", "white", 32)
     side = 32 // CELLS
     np.testing.assert_allclose(picture[:, 0, 0], COLOURS["blue"])
@@ -137,16 +139,24 @@ def folder(tmp_path_factory):
     words = {word: number for number, word in enumerate(["a", "red", "blue", "circle", "<unk>", start, end])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=[(start, words[start]), (end, words[end])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, words[start]), (end, words[end])]
+    )
     tokenizer.save(str(place / "tokenizer.json"))
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 8,
+    }
     text = size | {"vocab_size": 7, "max_position_embeddings": 12, "eos_token_id": 6, "bos_token_id": 5}
     config = CLIPConfig(text_config=text, vision_config=size | {"image_size": 64, "patch_size": 16}, projection_dim=8)
-    model, dice = CLIPModel(config), torch.Generator().manual_seed(0)
+    model, rng = CLIPModel(config), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim:
-                weight.copy_(torch.randn(weight.shape, generator=dice) * 0.2)
+                weight.copy_(torch.randn(weight.shape, generator=rng) * 0.2)
     model.save_pretrained(place, safe_serialization=True)
     return place
 
@@ -158,7 +168,10 @@ def test_a_real_clip_is_read_from_the_hubs_format(folder):
     pictures, texts = render(draw(np.random.default_rng(0), 3)), ["a red circle", "blue", "a blue circle"]
     mine = clip.pictures(pictures) @ clip.texts(texts).T
     shown = F.interpolate(pictures, (64, 64), mode="bilinear", antialias=True)
-    mean, deviation = (torch.tensor(told).view(1, 3, 1, 1) for told in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
+    mean, deviation = (
+        torch.tensor(told).view(1, 3, 1, 1)
+        for told in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    )
     for number, text in enumerate(texts):  # without padding
         ids = torch.tensor([clip.tokenizer.encode(text).ids])
         ids = ids[:, : int((ids[0] == 6).nonzero()[0]) + 1]
@@ -173,27 +186,17 @@ def test_long_texts_are_cut_and_keep_their_end(folder):
 
 
 def test_match_and_see_run_on_a_real_model(folder, monkeypatch):
-    from core.clip import real
     from core.clip.see import SeeConfig, see
 
-    monkeypatch.setattr(real, "hub_folder", lambda name: folder)
+    monkeypatch.setattr("core.foundations.hub.hub_folder", lambda name: folder)
     monkeypatch.setattr(match_module, "RANDOM", 20)
     steps = list(match(MatchConfig(model=REAL, captions="a dog\na cat that was never seen", drawn=2)))
     done = [step for step in steps if step.cosines is not None]
     assert done[0].pixels.shape == (2, 3, 64, 64) and done[-1].templates and done[-1].figures
-    shown = [step for step in see(SeeConfig(model=REAL, sticker="word", word="iPod", captions="an apple\nan iPod")) if step.cosines is not None]
+    shown = [
+        step
+        for step in see(SeeConfig(model=REAL, sticker="word", word="iPod", captions="an apple\nan iPod"))
+        if step.cosines is not None
+    ]
     assert shown[0].parts is None and shown[-1].figures
     assert not np.isnan(shown[-1].covered).any()
-
-
-def test_without_a_network_it_says_what_it_needs(monkeypatch, refusal):
-    import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def nothing(*names, **told):
-        assert told["revision"] == HUB[REAL].revision and told["allow_patterns"][0] == "model.safetensors"
-        raise LocalEntryNotFoundError("no network")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
-    told = refusal(lambda: list(load_clip(REAL)))
-    assert "0.6 GB" in told and "small CLIP" in told

@@ -1,4 +1,6 @@
-"""DALL·E 2: the priors, the arc between embeddings, principal components, and the three experiments, against the plain way of computing each."""
+"""DALL·E 2: the priors, the arc between embeddings, principal components, and the three experiments, against the plain
+way of computing each.
+"""
 
 import io
 import math
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.dalle2.blend import BlendConfig, blend, changed, changes, difference, toward, weight_of
-from core.dalle2.chain import ChainConfig, chain, fitting
+from core.dalle2.chain import AGAIN, AS_ASKED, WAYS, ChainConfig, chain, fitting
 from core.dalle2.decoder import shipped_decoder
 from core.dalle2.decoding import decoding, mean_cosine, slerp
 from core.dalle2.prior import (
@@ -28,6 +30,7 @@ from core.dalle2.prior import (
 )
 from core.dalle2.variations import Components, VariationsConfig, named_after, picture_of, variations
 from core.foundations.captioned_shapes import captions, draw, prompt, render
+from core.foundations.diffusion import sampling, trailing
 from core.foundations.small_clip import shipped_clip
 
 
@@ -94,7 +97,9 @@ def test_codes_are_sklearns_components_rounded_to_levels(priors):
     np.testing.assert_allclose(np.abs((prior.basis.double().numpy() * theirs.components_).sum(1)), 1, atol=1e-3)
     codes = prior.codes(vectors)
     assert codes.min() == 0 and codes.max() == LEVELS - 1
-    torch.testing.assert_close(prior.codes(prior.mean + prior.levels.gather(1, codes[0][:, None])[:, 0] @ prior.basis), codes[0])  # a level is its own code
+    torch.testing.assert_close(
+        prior.codes(prior.mean + prior.levels.gather(1, codes[0][:, None])[:, 0] @ prior.basis), codes[0]
+    )  # a level is its own code
     assert float((prior.vectors(codes) * vectors).sum(-1).mean()) > 0.98
     gone = [float((prior.vectors(codes[:, :count]) * vectors).sum(-1).mean()) for count in (1, 4, 16, KEPT)]
     assert gone == sorted(gone)
@@ -118,7 +123,7 @@ def test_training_learns_and_repeats(monkeypatch):
     runs = []
     for _ in range(2):
         models = DiffusionPrior(torch.Generator().manual_seed(0)), AutoregressivePrior(torch.Generator().manual_seed(0))
-        runs.append([correction for correction, _ in lessons(*models, 12, seed=2)])
+        runs.append([update for update, _ in lessons(*models, 12, seed=2)])
     assert runs[0] == runs[1]
     assert runs[0][-1].diffusion < 0.6 * runs[0][0].diffusion and runs[0][-1].autoregressive < runs[0][0].autoregressive
 
@@ -153,7 +158,9 @@ def test_turning_toward_a_difference_is_adding_it(seed, share):
     """slerp(z, d; s) is z + w (t2 - t1), brought back to length 1, with the w that is shown."""
     z, old, new = unit(3, 16, seed)
     weight = weight_of(z, difference(old, new), float((new - old).norm()), share)
-    torch.testing.assert_close(slerp(z, difference(old, new), share), F.normalize(z + weight * (new - old), dim=0), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        slerp(z, difference(old, new), share), F.normalize(z + weight * (new - old), dim=0), atol=1e-4, rtol=1e-3
+    )
     assert weight_of(z, difference(old, new), 1.0, 0.0) == 0
 
 
@@ -166,10 +173,22 @@ def test_the_walk_begins_at_the_picture():
 
 def test_mean_cosine_is_the_mean_over_all_pairs():
     x = unit(9, 5)
-    assert mean_cosine(x) == pytest.approx(np.mean([float(x[i] @ x[j]) for i in range(9) for j in range(9) if i != j]), abs=1e-6)
+    assert mean_cosine(x) == pytest.approx(
+        np.mean([float(x[i] @ x[j]) for i in range(9) for j in range(9) if i != j]), abs=1e-6
+    )
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def drawn(decoder, vectors, steps, seed):
+    """The plain loop, one set of vectors alone, from the schedule's very last step on."""
+    kinds, x = (decoder.schedule, decoder.predicts), decoder.noise(len(vectors), seed)
+    for moment in sampling(decoder.network(decoder.states(vectors).detach()), x, kinds, steps, 2.0, clip=decoder.clip,
+                           visited=trailing(steps)):  # fmt: skip
+        x = moment.after
+    assert trailing(steps)[0] == 999
+    return decoder.decode(x)
 
 
 def test_sets_side_by_side_are_what_each_is_alone():
@@ -177,7 +196,7 @@ def test_sets_side_by_side_are_what_each_is_alone():
     noise = decoder.noise(2, 5)
     *_, (step, number, shown) = decoding(decoder, [a, b], noise, 4, 2.0)
     assert (step, number) == (3, 1)
-    torch.testing.assert_close(shown[0], decoder.paint(a, steps=4, scale=2.0, seed=5), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shown[0], drawn(decoder, a, 4, 5), atol=1e-5, rtol=1e-5)
     *_, (_, _, alone) = decoding(decoder, [b], noise, 4, 2.0)
     torch.testing.assert_close(shown[1], alone[0], atol=1e-5, rtol=1e-5)
 
@@ -185,7 +204,9 @@ def test_sets_side_by_side_are_what_each_is_alone():
 # --- chain ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", ["a blue star", "a large red circle on the left on white", "a star", "there is a small cross at the top"])
+@pytest.mark.parametrize(
+    "words", ["a blue star", "a large red circle on the left on white", "a star", "there is a small cross at the top"]
+)
 def test_real_pictures_that_fit_say_all_that_was_asked(words):
     scenes, whole = fitting(words, 24, 3)
     assert len(scenes) == 24 and whole == 24
@@ -204,14 +225,17 @@ def test_the_chain_repeats_and_its_first_noise_is_the_decoders():
     config = ChainConfig(steps=3, prior_steps=4, pictures=2)
     one, two = (list(chain(config)) for _ in range(2))
     assert [step.doing for step in one] == [step.doing for step in two]
-    assert np.array_equal(one[-1].pixels, two[-1].pixels)
+    ends = [[step for step in run if step.pixels is not None][-1].pixels for run in (one, two)]
+    assert np.array_equal(*ends)
     first = one[0].pixels
-    assert np.array_equal(first[0], first[2]) and np.array_equal(first[0], shipped_decoder().decode(shipped_decoder().noise(2, 0)).numpy())
+    assert np.array_equal(first[0], first[2]) and np.array_equal(
+        first[0], shipped_decoder().decode(shipped_decoder().noise(2, 0)).numpy()
+    )
     text = shipped_clip().texts([config.prompt])[0]
     np.testing.assert_allclose(one[0].maps[0], text.numpy(), atol=1e-6)
-    last = one[-1]
+    last = [step for step in one if step.pixels is not None][-1]
     assert last.pixels.shape == (3, 2, 3, 32, 32) and len(last.seen) == 3
-    plain = shipped_decoder().paint(text.expand(2, -1), steps=3, scale=2.0, seed=0)
+    plain = drawn(shipped_decoder(), text.expand(2, -1), 3, 0)
     np.testing.assert_allclose(last.pixels[2], plain.numpy(), atol=1e-4)  # no prior: the text embedding, decoded
 
 
@@ -231,7 +255,8 @@ def test_cosines_to_the_nearest_are_the_plain_ones():
     assert told["real pictures"] == pytest.approx(float(cosines.mean()), abs=1e-5)
     imagined = shipped_prior().imagine(text.expand(32, -1), 0, 3)
     assert told["diffusion prior"] == pytest.approx(float((imagined @ real.T).amax(1).mean()), abs=1e-4)
-    assert not any(figure.name.startswith("pictures as asked") for figure in steps[-1].figures)
+    figures = {result.figure for step in steps for result in step.figures}
+    assert not any(AS_ASKED.of(way=way) in figures for way in WAYS) and AGAIN.of(way=WAYS[0]) in figures
 
 
 def test_the_grounds_stand_where_their_pictures_are():
@@ -285,7 +310,9 @@ def test_variations_repeat_and_the_sweep_ends_with_the_whole():
     assert [step.doing for step in one] == [step.doing for step in two]
     last = one[-1]
     assert [k for k, *_ in last.sweep][-1] == 64 and last.sweep[-1][1] == pytest.approx(1, abs=1e-4)
-    np.testing.assert_allclose(last.sweep_pixels[-1], last.pixels, atol=1e-4)  # the same noise, all components: the variations themselves
+    np.testing.assert_allclose(
+        last.sweep_pixels[-1], last.pixels, atol=1e-4
+    )  # the same noise, all components: the variations themselves
 
 
 def test_a_picture_of_ones_own_goes_through():
@@ -309,14 +336,17 @@ def test_the_walks_repeat_and_stand_on_the_sphere():
         np.testing.assert_allclose(np.linalg.norm(walk.vectors, axis=1), 1, atol=1e-5)
         assert walk.pixels.shape == (5, 3, 32, 32) and len(walk.seen) == len(walk.to_a) == 5
     np.testing.assert_allclose(last.between.vectors[0], last.words.vectors[0], atol=1e-6)
-    np.testing.assert_allclose(last.between.pixels[0], last.words.pixels[0], atol=1e-4)  # both begin with the first picture and the same noise
+    np.testing.assert_allclose(
+        last.between.pixels[0], last.words.pixels[0], atol=1e-4
+    )  # both begin with the first picture and the same noise
     ends = shipped_clip().pictures(torch.from_numpy(last.ends))
     np.testing.assert_allclose(last.between.vectors[[0, -1]], ends.numpy(), atol=1e-5)
 
 
 def test_what_the_second_caption_brings():
     told = [
-        changed(BlendConfig(words_from=a, words_to=b)) for a, b in (("a red circle", "a green circle"), ("a star", "a cross"), ("a red star", "a blue cross"))
+        changed(BlendConfig(words_from=a, words_to=b))
+        for a, b in (("a red circle", "a green circle"), ("a star", "a cross"), ("a red star", "a blue cross"))
     ]
     assert told == [(0, "green"), (1, "cross"), None]
     assert changes((("red", "star"), ("red", "star"), ("blue", "star"))) == "red star → blue star"

@@ -6,19 +6,39 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data_efficiency.dedup import DedupConfig, Pupils, collect, dedup, passages_of, reworded, word_for_word
-from core.data_efficiency.minhash import ALIKE, alike, clusters, jaccard, neighbours, probability, shingles_of, threshold
+from core.data_efficiency.dedup import COPIES, FOUND, LOSS_COPIES, Pupils, dedup, word_for_word
+from core.data_efficiency.minhash import (
+    ALIKE,
+    alike,
+    clusters,
+    jaccard,
+    neighbours,
+    probability,
+    shingles_of,
+    threshold,
+)
+from core.data_efficiency.passages import DedupConfig, collect, passages_of, reworded
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Recorder, drain
+from core.foundations.recorder import Recorder, drain
 
-SMALL = {"tokens": 512, "batch": 2, "width": 8, "context": 16, "seeds": 2, "copies": 5, "passages": 20, "near": 10, "repeated": 2}
+SMALL = {
+    "tokens": 512,
+    "batch": 2,
+    "width": 8,
+    "context": 16,
+    "seeds": 2,
+    "copies": 5,
+    "passages": 20,
+    "near": 10,
+    "repeated": 2,
+}
 WORDS = "harbour lantern window river market garden letter winter captain village".split()  # noqa: SIM905
 WORDS += "morning silver bread stone music yellow".split()  # noqa: SIM905
 
 
 def sentence(seed, length=20):
-    dice = torch.Generator().manual_seed(seed)
-    return " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=dice).tolist())
+    rng = torch.Generator().manual_seed(seed)
+    return " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=rng).tolist())
 
 
 def end_of(config):
@@ -46,8 +66,8 @@ def test_shingles_ignore_case_and_punctuation():
 
 def test_similar_pairs_are_those_that_comparing_everything_finds():
     texts = [sentence(seed) for seed in range(12)]
-    dice = torch.Generator().manual_seed(1)
-    texts += [reworded(text, 0.15, WORDS, dice) for text in texts[:6]] + [texts[3]]
+    rng = torch.Generator().manual_seed(1)
+    texts += [reworded(text, 0.15, WORDS, rng) for text in texts[:6]] + [texts[3]]
     shingles = [shingles_of(text, 2) for text in texts]
     found = {(a, b): s for a, b, s in alike(shingles)}
     for b, own in enumerate(shingles[:-1]):
@@ -93,7 +113,10 @@ def test_planted_copies_are_in_the_text_as_often_as_asked():
 
 
 def test_word_for_word_stops_at_the_first_wrong_character():
-    said, truth = torch.tensor([[[1, 2, 3, 4], [1, 0, 3, 4]], [[0, 2, 3, 4], [1, 2, 3, 0]]]), torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]])
+    said, truth = (
+        torch.tensor([[[1, 2, 3, 4], [1, 0, 3, 4]], [[0, 2, 3, 4], [1, 2, 3, 0]]]),
+        torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]]),
+    )
     assert word_for_word(said, truth).tolist() == [[4, 1], [0, 3]]
 
 
@@ -117,15 +140,15 @@ def test_a_run_ends_with_hit_rates_and_losses_and_is_the_same_again():
     one, two = (end_of(DedupConfig(**SMALL)) for _ in range(2))
     assert one.last.looks == two.last.looks and one.last.hits == two.last.hits
     assert one.last.removed >= 2 * 4
-    found = one.figures["pairs found"]
+    found = one.figures[FOUND]
     assert abs(found.gap) < 15
-    assert one.figures["loss with copies"].measured == one.last.looks[-1].losses[0]
+    assert one.figures[LOSS_COPIES].measured == one.last.looks[-1].losses[0]
 
 
 def test_a_text_of_the_user_with_copies_of_its_own():
     text = "\n\n".join([sentence(0)] * 3 + [sentence(seed) for seed in range(30)])
     ended = end_of(DedupConfig(corpus="own", own_text=text, plant=False, **SMALL | {"passages": 100}))
-    assert ended.figures["copies"].measured == 3 and ended.last.removed == 3
+    assert ended.figures[COPIES].measured == 3 and ended.last.removed == 3
 
 
 def test_texts_that_cannot_be_used_are_refused(refusal):

@@ -7,15 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.data_efficiency.fleet import reading_order
-from core.data_efficiency.prune import KINDS, Grades, Judges, PruneConfig, Trials, crossing, kept, kept_count, pool_sizes, prune
-from core.foundations.experiment import Recorder, drain
+from core.data_efficiency.prune import (
+    KEPT,
+    KINDS,
+    LOSS_LEAST,
+    Grades,
+    Judges,
+    PruneConfig,
+    Trials,
+    crossing,
+    kept,
+    kept_count,
+    pool_sizes,
+    prune,
+)
+from core.foundations.recorder import Recorder, drain
 
 SMALL = {"tokens": 1024, "batch": 2, "width": 8, "context": 16, "seeds": 2, "grading": 512, "sizes": 2}
 
 
 def some_grades(windows, seed=0):
-    dice = np.random.default_rng(seed)
-    return Grades(dice.random(windows) + 2, dice.random(windows))
+    rng = np.random.default_rng(seed)
+    return Grades(rng.random(windows) + 2, rng.random(windows))
 
 
 def end_of(config):
@@ -55,7 +68,9 @@ def test_the_kept_share_is_exact_and_the_same_every_time(pool, keep, seed):
 
 def test_each_kind_keeps_what_its_name_says():
     grades, windows = some_grades(100), torch.arange(100)
-    easy, hard, learnable, chance = (kept(grades.score(kind, 3), windows, 0.5).numpy() for kind in ("easiest", "hardest", "learnable", "random"))
+    easy, hard, learnable, chance = (
+        kept(grades.score(kind, 3), windows, 0.5).numpy() for kind in ("easiest", "hardest", "learnable", "random")
+    )
     assert grades.after[easy].max() <= grades.after[hard].min() and not set(easy) & set(hard)
     fall = grades.before - grades.after
     assert fall[learnable].min() >= np.delete(fall, learnable).max()
@@ -89,9 +104,9 @@ def test_a_run_ends_with_losses_beside_a_random_choice_and_is_the_same_again():
     one, two = (end_of(PruneConfig(**SMALL)) for _ in range(2))
     assert one.last.points == two.last.points and len(one.last.points) == 2
     random, easiest = one.last.points[0].losses[:2]
-    figure = one.figures[f"loss, easiest 50 %, {one.last.points[0].characters} characters"]
-    assert (figure.predicted, figure.measured) == (random, easiest)
-    assert one.figures["windows kept"].measured == pytest.approx(50, abs=0.1)
+    figure = one.figures[LOSS_LEAST.of(kind="easiest")]
+    assert (figure.expected, figure.measured) == (random, easiest)
+    assert one.figures[KEPT].measured == pytest.approx(50, abs=0.1)
 
 
 def test_a_text_too_small_is_refused(refusal):

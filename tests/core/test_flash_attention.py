@@ -1,4 +1,6 @@
-"""FlashAttention: tiles equal SDPA whatever their size, m and l equal logsumexp, traffic equals the formulas, what breaks is what should."""
+"""FlashAttention: tiles equal SDPA whatever their size, m and l equal logsumexp, traffic equals the formulas, what
+breaks is what should.
+"""
 
 import math
 
@@ -9,8 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.flash_attention import PREDICTIONS, RescaleConfig, TilesConfig, rescale, tiles
+from core.flash_attention import RescaleConfig, TilesConfig, rescale, tiles
+from core.flash_attention.lesson import LESSON
+from core.flash_attention.rescale import OVERFLOW, WRONG_ROWS
 from core.flash_attention.sentence import SENTENCE, gpt, head_of, token_ids
+from core.flash_attention.tiles import MOVED_STANDARD, MOVED_TILES, RESCALED
 from core.flash_attention.tiling import (
     Blocks,
     SlowMemory,
@@ -28,6 +33,9 @@ from core.flash_attention.tiling import (
     tiles_of,
 )
 from core.foundations.experiment import find
+from core.foundations.figures import by_figure
+from core.foundations.lesson import Ask, takeaways, verdict
+from core.foundations.recorder import Recorder, drain
 from core.foundations.transformer import Cache
 
 sizes = st.tuples(st.integers(1, 70), st.sampled_from([2, 8, 16, 33]))
@@ -48,7 +56,7 @@ def exact(memory, causal):
 
 
 def figures_of(steps):
-    return {figure.name: figure for step in steps for figure in step.figures}
+    return by_figure(result for step in steps for result in step.figures)
 
 
 # --- the algorithm ----------------------------------------------------------------------------------------------------
@@ -67,7 +75,9 @@ def test_m_and_l_equal_logsumexp(size, tile, causal, order):
     last = {}
     for done, running in attend_in_tiles(memory, tile, causal, order):
         last[done.rows.start] = running
-    row_max, row_sum = (torch.cat([getattr(last[first], name) for first in sorted(last)])[:, 0] for name in ("row_max", "row_sum"))
+    row_max, row_sum = (
+        torch.cat([getattr(last[first], name) for first in sorted(last)])[:, 0] for name in ("row_max", "row_sum")
+    )
     scores = scores_of(memory.tensors["Q"], memory.tensors["K"], Tile(whole, whole), causal)
     torch.testing.assert_close(row_max, scores.amax(1), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(row_max + row_sum.log(), scores.logsumexp(1), rtol=1e-5, atol=1e-5)
@@ -83,7 +93,9 @@ def test_every_partial_output_is_exact_for_the_keys_seen(size, tile, causal, ord
     past = torch.ones_like(seen).tril() if causal else torch.ones_like(seen)
     for done, running in attend_in_tiles(memory, tile, causal, order):
         seen[done.rows, done.keys] = True
-        wanted = F.scaled_dot_product_attention(q[done.rows].double(), k.double(), v.double(), attn_mask=(seen & past)[done.rows])
+        wanted = F.scaled_dot_product_attention(
+            q[done.rows].double(), k.double(), v.double(), attn_mask=(seen & past)[done.rows]
+        )
         torch.testing.assert_close((running.out / running.row_sum).double(), wanted, rtol=1e-4, atol=2e-5)
 
 
@@ -131,7 +143,9 @@ def test_the_paper_s_rule():
     assert blocks_by_rule(1, 32) == Blocks(1, 1)
     for numbers in (100, 2048, 51_200):
         tile = blocks_by_rule(numbers, 64)
-        assert fast_numbers(tile, 10**6, 64) <= 1.3 * numbers + 10 * 64  # four blocks fill M; scores, m and l come on top
+        assert (
+            fast_numbers(tile, 10**6, 64) <= 1.3 * numbers + 10 * 64
+        )  # four blocks fill M; scores, m and l come on top
 
 
 @given(sizes, blocks, st.booleans(), orders)
@@ -171,18 +185,27 @@ def test_they_are_the_gpt_s_own(layer):
 
 def test_characters_it_does_not_know_get_one_sentence(refusal):
     told = refusal(lambda: next(tiles(TilesConfig(text="naïve 中中 attention"))))
-    assert told == "text may hold only the 103 characters the GPT has learnt, and it does not know 'ï', '中'"
+    assert told == "text may hold only the 103 characters the GPT has learned, and it does not know 'ï', '中'"
     assert refusal(lambda: next(rescale(RescaleConfig(text="naïve attention in tiles")))).endswith("does not know 'ï'")
 
 
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (lambda: TilesConfig(text=""), "text must be at least 2 characters, got 0: with one there is nothing to attend to"),
+        (
+            lambda: TilesConfig(text=""),
+            "text must be at least 2 characters, got 0: with one there is nothing to attend to",
+        ),
         (lambda: TilesConfig(text="x" * 129), "text must be at most 128 characters, got 129"),
         (lambda: TilesConfig(blocks="own", tile_keys=0), "tile_keys must be at least 1 key, got 0"),
-        (lambda: TilesConfig(text="a short one", blocks="own", tile_rows=12, tile_keys=4), "tile_rows must be at most the text's 11 characters, got 12"),
-        (lambda: TilesConfig(text="a short one", blocks="own", tile_rows=4, tile_keys=12), "tile_keys must be at most the text's 11 characters, got 12"),
+        (
+            lambda: TilesConfig(text="a short one", blocks="own", tile_rows=12, tile_keys=4),
+            "tile_rows must be at most the text's 11 characters, got 12",
+        ),
+        (
+            lambda: TilesConfig(text="a short one", blocks="own", tile_rows=4, tile_keys=12),
+            "tile_keys must be at most the text's 11 characters, got 12",
+        ),
         (lambda: RescaleConfig(text="a short one"), "tile_keys must be at most the text's 11 characters, got 16"),
         (lambda: TilesConfig(sram=0), "sram must be at least 1, got 0"),
     ],
@@ -200,7 +223,13 @@ def test_a_large_fast_memory_holds_a_short_text_in_one_tile():
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"causal": False, "order": "queries"}, {"sram": 1}, {"blocks": "own", "tile_rows": 7, "tile_keys": 40, "order": "queries"}]
+    "settings",
+    [
+        {},
+        {"causal": False, "order": "queries"},
+        {"sram": 1},
+        {"blocks": "own", "tile_rows": 7, "tile_keys": 40, "order": "queries"},
+    ],
 )
 def test_the_film_ends_in_the_exact_output(settings):
     steps = list(tiles(TilesConfig(**settings)))
@@ -212,8 +241,8 @@ def test_the_film_ends_in_the_exact_output(settings):
     np.testing.assert_allclose(np.log(last.weights.sum(1)), last.log_sum, atol=1e-4)  # the colours of a row add up to l
     assert max(last.to_seen) < 1e-4 < max(last.to_last[:-1])
     figures = figures_of(steps)
-    assert figures["moved in tiles"].gap == 0 == figures["moved in the standard way"].gap
-    assert figures["times a row was rescaled"].measured > 0
+    assert figures[MOVED_TILES].gap == 0 == figures[MOVED_STANDARD].gap
+    assert figures[RESCALED].measured > 0
 
 
 def test_steps_are_snapshots():
@@ -237,11 +266,16 @@ def test_rescale_breaks_what_it_says_and_nothing_else(numbers):
     last, figures = steps[-1], figures_of(steps)
     right = ~last.risen
     assert 0 < right.sum() < len(right)
-    assert (last.error_wrong[right] == last.error_right[right]).all()  # where the max never rose, the line multiplies by 1
-    assert last.error_wrong.max() > 0.3 and last.error_right.max() < {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-2}[numbers]
-    wrong = figures["rows that are wrong without the line"]
+    assert (
+        last.error_wrong[right] == last.error_right[right]
+    ).all()  # where the max never rose, the line multiplies by 1
+    assert (
+        last.error_wrong.max() > 0.3
+        and last.error_right.max() < {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-2}[numbers]
+    )
+    wrong = figures[WRONG_ROWS]
     assert abs(wrong.gap) <= 0.1 * len(right)
-    assert figures[f"shift at which the textbook formula overflows, {numbers}"].gap == pytest.approx(0, abs=0.6 if numbers == "bfloat16" else 0.02)
+    assert figures[OVERFLOW].gap == pytest.approx(0, abs=0.6 if numbers == "bfloat16" else 0.02)
 
 
 def test_a_hundred_more_breaks_the_textbook_and_spares_the_online_softmax():
@@ -249,24 +283,48 @@ def test_a_hundred_more_breaks_the_textbook_and_spares_the_online_softmax():
     table = {way: dict(zip(("float32", "float16", "bfloat16"), errors, strict=True)) for way, errors in last.table}
     assert all(math.isnan(error) for error in table["textbook"].values())
     assert table["online"]["float32"] < 1e-4
-    assert table["mixed"]["float16"] < table["online"]["float16"] / 5  # scores in 16 bits have lost their differences near 100
+    assert (
+        table["mixed"]["float16"] < table["online"]["float16"] / 5
+    )  # scores in 16 bits have lost their differences near 100
     calm = list(rescale(RescaleConfig(shift=0.0)))[-1]
     assert dict(calm.table)["textbook"][0] < 1e-4
 
 
-# --- predictions ------------------------------------------------------------------------------------------------------
+# --- the lesson -------------------------------------------------------------------------------------------------------
+
+ASKS = [step for step in LESSON.steps if isinstance(step, Ask)]
+RIGHT = (
+    "only rounding",
+    "no, more",
+    "those whose maximum rose after the first tile",
+    "only the online softmax",
+    "it doubles",
+)
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda one: one.question[:40])
-def test_predictions_are_decided_by_the_run(prediction):
-    one = find("flash_attention", prediction.experiment)
-    settings = dict(prediction.settings) | ({"most_n": 512, "repeats": 1} if prediction.experiment == "race" else {})
-    figures = figures_of(one.run(one.config_type(**settings)))
-    assert prediction.answers[prediction.right(figures)] in (
-        "only rounding",
-        "no, more",
-        "those whose max rose after the first tile",
-        "only the online softmax",
-        "it doubles",
-    )
-    assert prediction.because(figures).endswith(".")
+@pytest.mark.parametrize(("ask", "answer"), zip(ASKS, RIGHT, strict=True), ids=lambda part: str(part)[:30])
+def test_the_questions_are_decided_by_the_run(ask, answer):
+    index, because = verdict(ask, outcome_of(ask))
+    assert ask.answers[index] == answer and because.endswith(".")
+
+
+def outcome_of(ask):
+    experiment = find("flash_attention", ask.experiment)
+    fewer = {"most_n": 512, "repeats": 1} if ask.experiment == "race" else {}
+    recorder = Recorder(experiment, experiment.config_type(**{**ask.settings, **fewer}))
+    return drain(experiment.run(recorder.config), recorder).outcome
+
+
+def test_what_was_seen_follows_the_numbers():
+    """The sentences change their claim with the run: large tiles save traffic, tiny ones cost it."""
+
+    def said(run, config):
+        experiment = find("flash_attention", run)
+        return takeaways(experiment, drain(experiment.run(config), Recorder(experiment, config)).outcome)
+
+    assert "save traffic" in said("tiles", TilesConfig(sram=16))[2]
+    assert "cost traffic" in said("tiles", TilesConfig(sram=1))[2]
+    assert "gave no number" in said("rescale", RescaleConfig(shift=100.0))[1]
+    calm = said("rescale", RescaleConfig(shift=0.0))
+    assert "still worked" in calm[1] and "never sees" in calm[2]
+    assert "with scores and sums in 32 bits" in said("rescale", RescaleConfig(numbers="bfloat16"))[2]

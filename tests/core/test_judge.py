@@ -33,9 +33,9 @@ def test_it_is_no_less_sure_of_pairs_that_others_never_see():
 
 
 def test_noise_does_not_confuse_it():
-    scenes, dice = draw(np.random.default_rng(1), 200), torch.Generator().manual_seed(0)
+    scenes, rng = draw(np.random.default_rng(1), 200), torch.Generator().manual_seed(0)
     pictures = render(scenes)
-    colour, shape = shipped_judge().verdict(pictures + 0.05 * torch.randn(pictures.shape, generator=dice))
+    colour, shape = shipped_judge().verdict(pictures + 0.05 * torch.randn(pictures.shape, generator=rng))
     assert ((colour == scenes.colour[:, 0]) & (shape == scenes.shape[:, 0])).mean() > 0.98
 
 

@@ -1,4 +1,6 @@
-"""KV caching: cached, uncached and transformers' own give the same; bytes by formula; windows, rounding, poison; the real models."""
+"""KV caching: cached, uncached and transformers' own give the same; bytes by formula; windows, rounding, poison; the
+real models.
+"""
 
 import dataclasses
 import json
@@ -12,15 +14,20 @@ from hypothesis import strategies as st
 
 from core.foundations.base_model import FOLDER, from_folder
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Recorder, drain
-from core.kv_cache import PREDICTIONS, BigConfig, GrowConfig, ShrinkConfig, big, grow, shrink
+from core.foundations.lesson import Ask, takeaways, verdict
+from core.foundations.recorder import Recorder, drain
+from core.foundations.turns import with_pauses, without_pauses
+from core.kv_cache import BigConfig, GrowConfig, ShrinkConfig, big, grow, shrink
 from core.kv_cache.big import step_seconds, texts_that_fit, tokens_that_fit
 from core.kv_cache.cache import Growing, Rounded, Window, storage_bytes
 from core.kv_cache.costs import bytes_per_token, model_bytes_per_token, work
+from core.kv_cache.grow import SAME_TOKENS
+from core.kv_cache.lesson import LESSON
 from core.kv_cache.llama import llama_of, logits, pooled, rotate
 from core.kv_cache.poison import poison, tokens_of_word
 from core.kv_cache.published import CARDS, MODELS
 from core.kv_cache.scaled import weighed
+from core.kv_cache.shrink import FULL, PERPLEXITY
 from core.kv_cache.uptraining import uptrain
 from core.kv_cache.variants import Runner, binned, greedy, loss_in_one_pass, perplexity, rounded, whole, window
 
@@ -53,11 +60,17 @@ def small(kept_heads, **more):
     """A Llama of transformers with every weight random, and ours with the same weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+    }
     theirs = LlamaForCausalLM(LlamaConfig(vocab_size=50, num_key_value_heads=kept_heads, **sizes, **more)).eval()
-    dice = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     for weight in theirs.parameters():
-        weight.copy_(torch.randn(weight.shape, generator=dice) * 0.3 + (weight.ndim == 1))
+        weight.copy_(torch.randn(weight.shape, generator=rng) * 0.3 + (weight.ndim == 1))
     return theirs, llama_of(theirs)
 
 
@@ -88,7 +101,11 @@ def test_cached_is_uncached_is_transformers_cache(base, model, text):
         torch.testing.assert_close(ours.buffers[number][1, :, :, : ours.seen], layer.values, **CLOSE)
 
 
-@given(cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6), block=st.integers(1, 20), kept_heads=st.sampled_from([1, 2, 4]))
+@given(
+    cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    block=st.integers(1, 20),
+    kept_heads=st.sampled_from([1, 2, 4]),
+)
 def test_any_pieces_and_blocks_give_the_same(cuts, block, kept_heads):
     _, ours = small(kept_heads)
     words = torch.randint(50, (2, sum(cuts)), generator=torch.Generator().manual_seed(0))
@@ -117,7 +134,9 @@ def test_pooled_heads_are_means_of_neighbours(model, groups):
 
 def test_pooling_equal_heads_changes_nothing():
     _, ours = small(4)
-    alike = [dataclasses.replace(layer, k=layer.k[:8].repeat(4, 1), v=layer.v[:8].repeat(4, 1)) for layer in ours.layers]
+    alike = [
+        dataclasses.replace(layer, k=layer.k[:8].repeat(4, 1), v=layer.v[:8].repeat(4, 1)) for layer in ours.layers
+    ]
     alike = dataclasses.replace(ours, layers=tuple(alike))
     words = torch.arange(20)[None]
     torch.testing.assert_close(logits(pooled(alike, 1), words), logits(alike, words), **CLOSE)
@@ -152,7 +171,16 @@ def test_the_window_is_that_of_mistral(base, model, text):
     from transformers import MistralConfig, MistralForCausalLM
 
     told = base.model.config.to_dict()
-    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps")
+    kept = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "rms_norm_eps",
+    )
     theirs = MistralForCausalLM(MistralConfig(**{name: told[name] for name in kept}, sliding_window=24)).eval()
     theirs.load_state_dict(base.model.state_dict())
     got = token_by_token(model, text, Window(model, 24))
@@ -274,7 +302,9 @@ def test_what_others_have_computed():
     assert bytes_per_token(told["layers"], told["heads"], told["head_width"], 2) == told["bytes_per_token"]
     book = GOLDEN["scaling_book_llama_2_13b_on_8_v5e"]
     for batch, milliseconds in book["step_ms"].items():
-        ours = step_seconds(book["weights_gb"], int(batch) * book["cache_gb_of_8192_tokens"], book["gb_per_second"]) * 1e3
+        ours = (
+            step_seconds(book["weights_gb"], int(batch) * book["cache_gb_of_8192_tokens"], book["gb_per_second"]) * 1e3
+        )
         assert ours == pytest.approx(milliseconds, abs=0.01)
 
 
@@ -288,13 +318,21 @@ def test_dynamic_cache_of_the_notes():
 
     cache = DynamicCache()
     for layer in range(4):
-        cache.update(torch.zeros((1, 2, 100, 32), dtype=torch.bfloat16), torch.zeros((1, 2, 100, 32), dtype=torch.bfloat16), layer)
+        cache.update(
+            torch.zeros((1, 2, 100, 32), dtype=torch.bfloat16),
+            torch.zeros((1, 2, 100, 32), dtype=torch.bfloat16),
+            layer,
+        )
     held = storage_bytes(part for layer in cache.layers for part in (layer.keys, layer.values))
     assert held == GOLDEN["dynamic_cache_4_layers_2_heads_of_32_100_tokens"] == bytes_per_token(4, 2, 32, 2) * 100
 
 
 @given(
-    key=st.sampled_from(list(MODELS)), card=st.sampled_from(list(CARDS)), cards=st.integers(1, 64), batch=st.integers(1, 300), context=st.integers(1, 100_000)
+    key=st.sampled_from(list(MODELS)),
+    card=st.sampled_from(list(CARDS)),
+    cards=st.integers(1, 64),
+    batch=st.integers(1, 300),
+    context=st.integers(1, 100_000),
 )
 def test_what_is_said_to_fit_fits_and_one_more_does_not(key, card, cards, batch, context):
     config = BigConfig(model=key, card=card, cards=cards, batch=batch, context=context)
@@ -303,10 +341,18 @@ def test_what_is_said_to_fit_fits_and_one_more_does_not(key, card, cards, batch,
     if texts is None:
         assert weights > config.memory_bytes and tokens_that_fit(config, told) == 0
         return
-    assert weights + told.cache_bytes(context, texts) <= config.memory_bytes < weights + told.cache_bytes(context, texts + 1)
+    assert (
+        weights + told.cache_bytes(context, texts)
+        <= config.memory_bytes
+        < weights + told.cache_bytes(context, texts + 1)
+    )
     tokens = tokens_that_fit(config, told)
     if math.isfinite(tokens):
-        assert weights + told.cache_bytes(tokens, batch) <= config.memory_bytes < weights + told.cache_bytes(tokens + 1, batch)
+        assert (
+            weights + told.cache_bytes(tokens, batch)
+            <= config.memory_bytes
+            < weights + told.cache_bytes(tokens + 1, batch)
+        )
 
 
 # --- the experiments --------------------------------------------------------------------------------------------------
@@ -334,13 +380,15 @@ def test_grow_is_the_same_run_again():
 
 def test_grow_ends_with_every_time_beside_its_floor():
     figures = figures_of(grow, GrowConfig(length=6)).figures
-    timed = [figure for name, figure in figures.items() if figure.unit in ("ms", "tokens/s")]
-    assert len(timed) == 2 + 5 and all(figure.predicted and figure.measured and "roofline" in figure.source for figure in timed)
-    assert figures["tokens that are the same"].gap == 0
+    timed = [figure for figure in figures.values() if figure.unit in ("ms", "tokens/s")]
+    assert len(timed) == 2 + 5 and all(
+        figure.expected and figure.measured and "roofline" in figure.source for figure in timed
+    )
+    assert figures[SAME_TOKENS].gap == 0
 
 
 def test_an_empty_prompt_writes():
-    assert figures_of(grow, GrowConfig(prompt="", length=3)).figures["tokens that are the same"].measured == 3
+    assert figures_of(grow, GrowConfig(prompt="", length=3)).figures[SAME_TOKENS].measured == 3
 
 
 def shrunk(**more):
@@ -356,9 +404,10 @@ def test_shrink_is_the_same_run_again():
 
 def test_what_a_variant_holds_is_its_formula():
     figures = figures_of(shrink, shrunk()).figures
-    held = [figure for name, figure in figures.items() if name.startswith("bytes at token")]
+    held = [figure for figure in figures.values() if figure.unit == "kB"]
     assert len(held) == 7 and all(figure.gap == 0 for figure in held)
-    assert figures["perplexity, full cache"].measured == pytest.approx(figures["perplexity, full cache"].predicted, rel=1e-5)
+    full = figures[PERPLEXITY.of(variant=FULL)]
+    assert full.measured == pytest.approx(full.expected, rel=1e-5)
 
 
 def test_a_runner_reads_what_one_pass_reads(model, text):
@@ -382,7 +431,9 @@ def test_bins_and_perplexity():
 
 def test_greedy_is_that_of_transformers(base, model):
     prompt = base.ids("The harbour master looked at the")
-    theirs = base.model.generate(prompt[None], max_new_tokens=16, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(prompt[None]))
+    theirs = base.model.generate(
+        prompt[None], max_new_tokens=16, do_sample=False, pad_token_id=0, attention_mask=torch.ones_like(prompt[None])
+    )
     assert list(greedy(model, prompt.tolist(), 16, Growing(model, 4))) == theirs[0, len(prompt) :].tolist()
 
 
@@ -392,12 +443,7 @@ def test_uptraining_changes_a_copy_and_learns(model):
     ids = torch.arange(400) % 50
     losses = []
     with torch.enable_grad():
-        job = uptrain(shared, ids, 6, 0)
-        try:
-            while True:
-                losses.append(next(job))
-        except StopIteration as done:
-            trained = done.value
+        trained = without_pauses(with_pauses(uptrain(shared, ids, 6, 0), losses.append))
     losses = [loss for loss in losses if loss is not None]
     assert len(losses) == 6 and losses[-1] < losses[0]
     assert all(torch.equal(one, two) for one, two in zip(before, vars(shared.layers[0]).values(), strict=True))
@@ -436,28 +482,55 @@ def test_refusals(refusal):
     assert refusal(ShrinkConfig, groups="4").startswith("groups must be one of 3, 2")
     assert refusal(GrowConfig, length=1) == "length must be at least 2 tokens, got 1"
     assert refusal(GrowConfig, block=0) == "block must be at least 1 token, got 0"
-    assert refusal(BigConfig, batch=0) == "batch must be at least 1 text, got 0"
+    assert refusal(BigConfig, batch=0) == "batch must be at least 1 sequence, got 0"
     assert refusal(BigConfig, weighed=8) == "weighed must be at least 9 tokens, got 8"
     too_long = refusal(lambda: list(grow(GrowConfig(prompt="ß€" * 200, length=900))))
     assert too_long.startswith("prompt and length together must be at most 1024 tokens, got ")
 
 
 @pytest.mark.parametrize(
-    ("prompt", "word"), [("We did not know what", "boat"), ("We did not know what", "what"), ("", "not"), ("We did not", ""), ("We", "We")]
+    ("prompt", "word"),
+    [("We did not know what", "boat"), ("We did not know what", "what"), ("", "not"), ("We did not", ""), ("We", "We")],
 )
 def test_a_word_that_cannot_be_poisoned(refusal, prompt, word):
     told = refusal(lambda: list(shrink(shrunk(prompt=prompt, poison=word))))
     assert told == f"poison must be a word of your prompt before its last token, got {word!r}"
 
 
-# --- predictions ------------------------------------------------------------------------------------------------------
+# --- the lesson -------------------------------------------------------------------------------------------------------
 
 
-def test_predictions_are_decided_by_a_run():
-    """Of `big`, which is quick; the others are asked with small runs, and only have to be decidable."""
-    small_run = {"grow": {"length": 12}, "shrink": {"context": 132, "batch": 1, "length": 4, "steps": 0, "window": 32}, "big": {}}
-    figures = {run.experiment.name: figures_of(run, run.experiment.config_type(**small_run[run.experiment.name])).figures for run in (grow, shrink, big)}
-    for prediction in PREDICTIONS:
-        told = figures[prediction.experiment]
-        assert prediction.right(told) in range(len(prediction.answers)) and prediction.because(told).endswith(".")
-    assert PREDICTIONS[-1].right(figures["big"]) == 0
+def test_the_questions_and_the_takeaways_follow_a_run():
+    """Small runs: what does not depend on this machine's speed has its right answer."""
+    small_run = {
+        "grow": {"length": 12},
+        "shrink": {"context": 132, "batch": 1, "length": 4, "steps": 0, "window": 32},
+        "big": {},
+    }
+    outcomes = {
+        run.experiment.name: figures_of(run, run.experiment.config_type(**small_run[run.experiment.name])).outcome
+        for run in (grow, shrink, big)
+    }
+    answers = []
+    for ask in (step for step in LESSON.steps if isinstance(step, Ask)):
+        index, because = verdict(ask, outcomes[ask.experiment])
+        assert because.endswith(".")
+        answers.append((ask.experiment, ask.answers[index]))
+    assert ("big", "fewer") in answers and ("shrink", "by less than 1 %") in answers
+    assert ("grow", "less than twice as long") in answers  # 12 tokens: nothing has grown yet
+    said = takeaways(big.experiment, outcomes["big"])
+    assert "need 68.7 GB of cache" in said[0] and said[0].endswith("they do not fit.") and "3,965 tokens" in said[1]
+    assert "All 12 tokens were the same" in takeaways(grow.experiment, outcomes["grow"])[0]
+    fits = figures_of(big, BigConfig(batch=8, weighed=13)).outcome
+    assert takeaways(big.experiment, fits)[0].endswith("so they fit.")
+
+
+def test_many_texts_read_most_experts():
+    """DeepSeek-V3 chooses 8 of 256 experts for each token."""
+    model = MODELS["deepseek-v3"]
+    assert model.weights_read(1) == pytest.approx(model.active)
+    in_experts = (model.weights - model.active) / (1 - 8 / 256)
+    unread = (model.weights - model.weights_read(64)) / in_experts
+    assert 1 - unread == pytest.approx(0.87, abs=0.002)
+    assert model.weights_read(1024) == pytest.approx(model.weights)
+    assert MODELS["llama-2-7b"].weights_read(7) == MODELS["llama-2-7b"].weights

@@ -1,4 +1,6 @@
-"""The adapter on a language model: peft's and our accounts of it agree, its file goes out and comes in, and a sweep is what it says."""
+"""The adapter on a language model: peft's and our accounts of it agree, its file goes out and comes in, and a sweep is
+what it says.
+"""
 
 import dataclasses
 import io
@@ -13,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import core.foundations.base_model as base_model
-import core.foundations.weights as hub
+import core.foundations.hub as hub
 from core.foundations.base_model import load_base
 from core.foundations.corpus import Corpus
-from core.foundations.turns import last_of
+from core.foundations.figures import by_figure
+from core.foundations.turns import with_pauses, without_pauses
 from core.lora.adapter_file import files_of, read_adapter, wear
-from core.lora.sweep import FULL, RANKS, Spectrum, SweepConfig, held_by, singular_parts, sweep
-from core.lora.text import STOPS, TextConfig, text
+from core.lora.spectrum import RANKS, Spectrum, held_by, singular_parts
+from core.lora.sweep import FULL, SweepConfig, sweep
+from core.lora.text import FILE, LOSS, MERGED, OFF, REVERSED, SHARE, STOPS, UNTRAINED, WEIGHTS, TextConfig, text
 from core.lora.tuning import (
     TARGETS,
     Tuner,
@@ -41,16 +45,8 @@ text_module = sys.modules["core.lora.text"]  # as an attribute of the package, `
 QUICK = {"steps": 3, "batch": 2, "context": 16, "length": 6}
 
 
-def drained(loading):
-    while True:
-        try:
-            next(loading)
-        except StopIteration as loaded:
-            return loaded.value
-
-
 def fresh():
-    return drained(load_base("shipped"))
+    return without_pauses(load_base("shipped"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +54,7 @@ def few_tokens_judge():
     """Judging is half of a short run's time, and 200 tokens tell these tests as much as 1,000."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("text", "sweep"):
-            patch.setattr(sys.modules[f"core.lora.{module}"], "JUDGED_TOKENS", 200)
+            patch.setattr(sys.modules[f"core.lora.{module}"], "EVALUATED_TOKENS", 200)
         yield
 
 
@@ -73,10 +69,10 @@ def adapted():
     """The base with an adapter whose B is alive, as after training."""
     bare = fresh()
     model = adapt(bare.model, 4, 8.0, list(layer_shapes(bare.model, "all")), seed=1)
-    dice = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for layer in lora_layers(model).values():
-            layer.lora_B["default"].weight.normal_(0, 0.02, generator=dice)
+            layer.lora_B["default"].weight.normal_(0, 0.02, generator=rng)
     return bare, model
 
 
@@ -91,7 +87,7 @@ def saved(tensors, **metadata):
 
 
 def last_figures(steps):
-    return {figure.name: figure for step in steps for figure in step.figures}
+    return by_figure(result for step in steps for result in step.figures)
 
 
 # --- the adapter ------------------------------------------------------------------------------------------------------
@@ -103,7 +99,9 @@ def test_an_untrained_adapter_changes_no_bit_and_alone_may_learn(base, targets):
     shapes = layer_shapes(bare.model, targets)
     model = adapt(bare.model, 3, 6.0, list(shapes), seed=0)
     assert torch.equal(logits_of(model, ids), logits_of(base.model, ids))
-    assert {name for name, weight in model.named_parameters() if weight.requires_grad} == {name for name, _ in model.named_parameters() if "lora_" in name}
+    assert {name for name, weight in model.named_parameters() if weight.requires_grad} == {
+        name for name, _ in model.named_parameters() if "lora_" in name
+    }
     assert adapter_weights(model) == adapter_parameters(3, shapes) == model.get_nb_trainable_parameters()[0]
     assert set(lora_layers(model)) == set(shapes)
 
@@ -133,13 +131,16 @@ def test_the_dial_at_zero_is_the_base_and_merging_changes_rounding_only(base, ad
 
 
 def test_a_start_comes_from_the_seed_alone():
-    """Also where peft's own draws from the process's dice went before."""
+    """Also where peft's own draws from the process's random generator went before."""
     models = []
     for seed in (5, 5, 6):
         torch.rand(7)
         bare = fresh()
         models.append(adapt(bare.model, 2, 4.0, list(layer_shapes(bare.model, "qv")), seed))
-    a, b, c = (torch.cat([layer.lora_A["default"].weight.flatten() for layer in lora_layers(model).values()]) for model in models)
+    a, b, c = (
+        torch.cat([layer.lora_A["default"].weight.flatten() for layer in lora_layers(model).values()])
+        for model in models
+    )
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert float(a.detach().abs().max()) <= 192**-0.5
 
@@ -152,15 +153,17 @@ def test_a_training_step_is_peft_and_adamw_and_nothing_else(base):
         model = adapt(bare.model, 2, 4.0, list(layer_shapes(bare.model, "all")), 0)
         tuner = Tuner(model, ids, context=16, batch=4, learning_rate=0.01, steps=2, seed=3)
         tuner.at_once = at_once or tuner.at_once
-        losses = [last_of(tuner.one_step()) for _ in range(2)]
+        losses = [without_pauses(tuner.one_step()) for _ in range(2)]
         weights.append((losses, torch.cat([weight.detach().flatten() for weight in tuner.free])))
     bare = fresh()
     plain = adapt(bare.model, 2, 4.0, list(layer_shapes(bare.model, "all")), 0)
-    optimizer = torch.optim.AdamW([p for p in plain.parameters() if p.requires_grad], 0.01, betas=(0.9, 0.99), weight_decay=0.0)
-    dice = torch.Generator().manual_seed(3)
+    optimizer = torch.optim.AdamW(
+        [p for p in plain.parameters() if p.requires_grad], 0.01, betas=(0.9, 0.99), weight_decay=0.0
+    )
+    rng = torch.Generator().manual_seed(3)
     for step in range(2):
         optimizer.param_groups[0]["lr"] = 0.01 * (step + 1) / 3 * 0.5 * (1 + math.cos(math.pi * step / 2))
-        start = torch.randint(len(ids) - 16, (4, 1), generator=dice) + torch.arange(16)
+        start = torch.randint(len(ids) - 16, (4, 1), generator=rng) + torch.arange(16)
         loss = torch.nn.functional.cross_entropy(plain(ids[start]).logits.flatten(0, 1), ids[start + 1].flatten())
         assert loss.item() == pytest.approx(weights[0][0][step], rel=1e-5)
         loss.backward()
@@ -185,13 +188,14 @@ def test_cutting_a_text_into_pieces_loses_nothing(parts):
 def test_tokens_of_pieces_are_tokens_of_the_text(base, monkeypatch):
     monkeypatch.setattr("core.lora.tuning.CHARACTERS_AT_ONCE", 200)
     words = "Enter CHORUS\n\nCHORUS:\nImagine, if you will, a crooked town\n" * 12
-    *pauses, ids = encoded(base, words)
-    assert pauses and set(pauses) == {None}
+    pauses = []
+    ids = without_pauses(with_pauses(encoded(base, words), pauses.append))
+    assert pauses
     assert base.text(ids.tolist()) == words
 
 
 def test_a_sample_comes_from_its_seed(base):
-    (*_, one), (*_, again), (*_, other) = (written(base, base.model, "The lantern", 30, seed, 0.9) for seed in (4, 4, 5))
+    one, again, other = (without_pauses(written(base, base.model, "The lantern", 30, seed, 0.9)) for seed in (4, 4, 5))
     assert one == again != other
     assert one.startswith("The lantern")
 
@@ -306,13 +310,13 @@ def run():
 
 def test_text_learns_turns_and_hands_over(run):
     figures = last_figures(run)
-    assert figures["change by an untrained adapter"].measured == 0 == figures["the base again at alpha x 0"].measured
-    assert figures["adapter weights"].gap == 0 == figures["share of all weights"].gap
-    assert figures["validation loss"].gap < 0
-    assert 0 < figures["merged against unmerged"].measured < 1e-3
-    assert 0 < figures["adapter file"].gap < 0.05 * figures["adapter file"].predicted
+    assert figures[UNTRAINED].measured == 0 == figures[OFF].measured
+    assert figures[WEIGHTS].gap == 0 == figures[SHARE].gap
+    assert figures[LOSS].measured < figures[LOSS].expected < figures[REVERSED].measured
+    assert 0 < figures[MERGED].measured < 1e-3
+    assert 0 < figures[FILE].gap < 0.05 * figures[FILE].expected
     assert set(run[-1].files) == {"adapter_model.safetensors", "adapter_config.json"}
-    assert len(run[-1].files["adapter_model.safetensors"]) == figures["adapter file"].measured
+    assert len(run[-1].files["adapter_model.safetensors"]) == figures[FILE].measured
 
 
 def test_the_dial_has_its_stops_and_its_ends_are_before_and_after(run):
@@ -322,19 +326,28 @@ def test_the_dial_has_its_stops_and_its_ends_are_before_and_after(run):
     assert texts[0.0] == run[0].before
     assert texts[1.0] == [step.after for step in run if step.after is not None and step.times is None][-1]
     assert losses[0.0] == run[0].validation_loss
-    assert losses[1.0] == [step.validation_loss for step in run if step.validation_loss is not None][-2] < losses[0.0] < losses[-1.0]
+    assert (
+        losses[1.0]
+        == [step.validation_loss for step in run if step.validation_loss is not None][-2]
+        < losses[0.0]
+        < losses[-1.0]
+    )
 
 
 def test_the_adapter_of_a_run_shows_the_same_dial_again(run):
-    again = list(text(TextConfig(adapter="file", adapter_file=run[-1].files["adapter_model.safetensors"], alpha=999.0, **QUICK)))
-    assert [step.dial_text for step in again if step.times is not None][1:] == [step.dial_text for step in run if step.times is not None][1:]
+    again = list(
+        text(TextConfig(adapter="file", adapter_file=run[-1].files["adapter_model.safetensors"], alpha=999.0, **QUICK))
+    )
+    assert [step.dial_text for step in again if step.times is not None][1:] == [
+        step.dial_text for step in run if step.times is not None
+    ][1:]
     assert all(step.loss is None for step in again)
-    assert "change by an untrained adapter" not in last_figures(again)
+    assert UNTRAINED not in last_figures(again)
     assert again[-1].files == run[-1].files
 
 
 def test_the_same_seed_is_the_same_run(run):
-    torch.rand(3)  # the process's own dice do not matter
+    torch.rand(3)  # the process's own random generator does not matter
     for one, other in zip(run, text(TextConfig(**QUICK)), strict=True):
         assert dataclasses.asdict(one) == dataclasses.asdict(other)
 
@@ -366,7 +379,8 @@ def test_what_cannot_be_done_gets_one_sentence(refusal, told, words):
 def test_emoji_can_be_learnt():
     """Byte by byte: nothing is unknown to the tokenizer."""
     steps = list(text(TextConfig(corpus="own", own_text="🙂🦊 ☔ été\n" * 60, **QUICK)))
-    assert last_figures(steps)["validation loss"].gap < 0
+    loss = last_figures(steps)[LOSS]
+    assert loss.measured < loss.expected
 
 
 @settings(max_examples=20)
@@ -397,12 +411,19 @@ def hub_model(tmp_path, monkeypatch):
     """A tiny Llama in the hub's format under a name of the allow-list, as if it had been downloaded."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    small = LlamaConfig(vocab_size=1024, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
-    model, dice = LlamaForCausalLM(small), torch.Generator().manual_seed(0)
+    small = LlamaConfig(
+        vocab_size=1024,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model, rng = LlamaForCausalLM(small), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
-                weight.normal_(0, 0.1, generator=dice)
+                weight.normal_(0, 0.1, generator=rng)
     model.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((base_model.FOLDER / "tokenizer.json").read_bytes())
     monkeypatch.setattr(hub, "hub_folder", lambda name: tmp_path)
@@ -415,10 +436,10 @@ def test_a_hub_model_says_what_it_needs_and_learns(hub_model, precision):
     steps = list(text(TextConfig(model=hub_model, precision=precision, **QUICK)))
     assert "needs about 0." in steps[0].doing and "GB are free" in steps[0].doing
     figures = last_figures(steps)
-    assert figures["the base again at alpha x 0"].measured == 0
-    assert figures["adapter weights"].gap == 0 and figures["adapter weights"].measured == 2 * 8 * (2 * 64 + 2 * 48 + 3 * 80)
+    assert figures[OFF].measured == 0
+    assert figures[WEIGHTS].gap == 0 and figures[WEIGHTS].measured == 2 * 8 * (2 * 64 + 2 * 48 + 3 * 80)
     assert json.loads(steps[-1].files["adapter_config.json"])["base_model_name_or_path"] == hub_model
-    assert figures["validation loss"].gap < 0
+    assert figures[LOSS].measured < figures[LOSS].expected
 
 
 def test_a_rank_is_measured_against_the_smallest_layer(hub_model, refusal):
@@ -427,7 +448,9 @@ def test_a_rank_is_measured_against_the_smallest_layer(hub_model, refusal):
 
 def test_a_gated_model_without_a_token_gets_its_sentence(monkeypatch, refusal):
     def gated(name):
-        raise hub.Unavailable(f"{hub.HUB[name].what} is gated: accept its licence on the hub and set HF_TOKEN where the app runs.")
+        raise hub.Unavailable(
+            f"{hub.HUB[name].what} is gated: accept its licence on the hub and set HF_TOKEN where the app runs."
+        )
 
     monkeypatch.setattr(hub, "hub_folder", gated)
     monkeypatch.setattr(text_module, "CPU_UNIT_SECONDS", math.inf)
@@ -464,7 +487,9 @@ def test_a_sweep_compares_all_ranks(swept, base):
     assert [dot.rank for dot in last.dots] == [*RANKS, FULL] == [one.rank for one in last.weighed]
     assert {dot.loss for dot in first.dots} == {first.base_loss}, "every run starts from the base"
     assert all(dot.loss < first.base_loss for dot in last.dots)
-    assert [dot.parameters for dot in last.dots] == [15_360 * rank for rank in RANKS] + [sum(w.numel() for w in base.model.parameters())]
+    assert [dot.parameters for dot in last.dots] == [15_360 * rank for rank in RANKS] + [
+        sum(w.numel() for w in base.model.parameters())
+    ]
     assert len({dot.loss for dot in last.dots}) == len(last.dots) and all(dot.spread > 0 for dot in last.dots)
 
 

@@ -17,8 +17,18 @@ WARNINGS = {
     "a Space without a GPU": (None, "cpu-basic", None, None),
     "a bigger Space without a GPU": (None, "cpu-upgrade", None, None),
     "an empty promise": (None, "", None, None),
-    "a driver and a CPU build": ("550.54", "none", None, ("an NVIDIA GPU (driver 550.54)", "a CPU build", "pip install torch")),
-    "an old driver and a CUDA build": ("470.82", "none", "12.6", ("an NVIDIA GPU (driver 470.82)", "CUDA 12.6", "update the driver")),
+    "a driver and a CPU build": (
+        "550.54",
+        "none",
+        None,
+        ("an NVIDIA GPU (driver 550.54)", "a CPU build", "pip install torch"),
+    ),
+    "an old driver and a CUDA build": (
+        "470.82",
+        "none",
+        "12.6",
+        ("an NVIDIA GPU (driver 470.82)", "CUDA 12.6", "update the driver"),
+    ),
     "a Space that promises a T4, a CPU build": (None, "t4-small", None, ("a GPU (t4-small)", "a CPU build")),
     "a Space that promises a T4, a CUDA build": (None, "t4-small", "12.6", ("a GPU (t4-small)", "CUDA 12.6")),
 }
@@ -30,7 +40,7 @@ def test_a_gpu_that_cannot_be_used_is_told(driver, accelerator, built_for, told)
     if told is None:
         assert warning is None
     else:
-        assert "\n" not in warning and "runs on the CPU" in warning and "Mend: " in warning
+        assert "\n" not in warning and "runs on the CPU" in warning and "To fix it, " in warning
         assert [part for part in told if part not in warning] == []
 
 
@@ -48,7 +58,11 @@ def test_this_machine_is_told_in_one_line():
 
 @pytest.mark.slow
 def test_torchvision_imports_beside_any_torch():
-    """`import core` first, then the libraries that pull torchvision in; nothing is said about it (peft says something else)."""
-    done = subprocess.run([sys.executable, "-c", "import core, torchvision, open_clip, peft"], cwd=ROOT, capture_output=True, text=True)
+    """`import core` first, then the libraries that pull torchvision in; nothing is said about it (peft says something
+    else).
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", "import core, torchvision, open_clip, peft"], cwd=ROOT, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert not re.search(r"torchvision|nms|Warning|Traceback|core/", done.stderr), done.stderr

@@ -1,4 +1,6 @@
-"""The planner: golden numbers of the papers, published runs, a model really weighed, what fits, what is refused, other calculators."""
+"""The planner: golden numbers of the papers, published runs, a model really weighed, what fits, what is refused, other
+calculators.
+"""
 
 import json
 from dataclasses import replace
@@ -8,17 +10,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.foundations.experiment import Recorder, drain, find
+from core.foundations.experiment import find
+from core.foundations.lesson import Ask, takeaways, verdict
 from core.foundations.published_shapes import SHAPES, ModelShape
-from core.planner import PREDICTIONS, PlanConfig, plan
+from core.foundations.recorder import Recorder, drain
+from core.planner import PlanConfig, plan
 from core.planner.cards import CARDS
 from core.planner.job import Job, Plan, check_plan
+from core.planner.lesson import LESSON
 from core.planner.lines import gigabytes, lines, seconds
 from core.planner.memory import fullest, in_flight, layer_bytes, stage_memory, zero_bytes
-from core.planner.others import accelerate_adam, deepspeed, eleuther, megatron, ours, playbook, playbook_layer, playbook_parameters
+from core.planner.others import (
+    accelerate_adam,
+    deepspeed,
+    eleuther,
+    megatron,
+    ours,
+    playbook,
+    playbook_layer,
+    playbook_parameters,
+)
 from core.planner.papers import CALIBRATED, EFFICIENCY, KORTHIKANTI, TABLE_1, TABLE_5
+from core.planner.plan import BEST_STEP, PUBLISHED_SPEED, SMALL_GPT, WEIGHTS
 from core.planner.search import Search
-from core.planner.timing import PARTS, data_messages, hardware_flops, model_flops, step_time, tensor_message
+from core.planner.timing import (
+    PARTS,
+    data_messages,
+    hardware_flops,
+    link_rate,
+    model_flops,
+    stage_rate,
+    step_time,
+    tensor_message,
+)
 from core.planner.weigh import KINDS, SMALL, counted, predicted, weigh
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "planner.json").read_text())
@@ -31,7 +55,16 @@ def job_of(shape="gpt-3", gpus=64, batch=64, **more):
 
 
 def plan_of(**more):
-    told = {"data": 1, "tensor": 8, "pipeline": 8, "interleave": 1, "zero": 0, "recompute": "none", "micro": 1, "sequence": False}
+    told = {
+        "data": 1,
+        "tensor": 8,
+        "pipeline": 8,
+        "interleave": 1,
+        "zero": 0,
+        "recompute": "none",
+        "micro": 1,
+        "sequence": False,
+    }
     return Plan(**(told | more))
 
 
@@ -60,7 +93,18 @@ def test_parameters_are_the_published_ones():
 def test_the_count_of_any_shape_is_the_library_s(dialect, layers, heads, head_width, mlp, vocabulary, tied, experts):
     if dialect == "gpt":
         heads, experts = (4, 4), (0, 0)
-    shape = ModelShape("any", dialect, layers, 4 * 2 * head_width, *heads, mlp, vocabulary, tied, 16 if dialect == "gpt" else 0, *experts)
+    shape = ModelShape(
+        "any",
+        dialect,
+        layers,
+        4 * 2 * head_width,
+        *heads,
+        mlp,
+        vocabulary,
+        tied,
+        16 if dialect == "gpt" else 0,
+        *experts,
+    )
     assert [*counted(shape)][-1] == (layers, shape.parameters)
 
 
@@ -93,7 +137,9 @@ def test_a_layer_of_gpt_3():
 
 def test_micro_batches_in_flight():
     for stages, chunks, micro_batches, expected in GOLDEN["in_flight"]:
-        found = [in_flight(plan_of(pipeline=stages, interleave=chunks), micro_batches, stage) for stage in range(stages)]
+        found = [
+            in_flight(plan_of(pipeline=stages, interleave=chunks), micro_batches, stage) for stage in range(stages)
+        ]
         assert found == expected
         assert found[0] / stages == pytest.approx(1 + (stages - 1) / (stages * chunks) if chunks > 1 else 1)
 
@@ -129,15 +175,43 @@ def test_volumes_of_messages():
     elements = 4 * tensor_message(job, plan_of(pipeline=1)) * 300e9 / 2  # 4 all-reduces, 2 bytes each
     assert elements == pytest.approx(8 * 2048 * h * 7 / 8)  # 8bsh(t-1)/t
     wide = job_of("megatron-7.5b", 64, 64)  # one micro-batch each: 2, 2, 2, 3 elements per weight, times (d-1)/d
-    sent = [data_messages(wide, plan_of(data=64, tensor=1, pipeline=1, zero=stage)) * 25e9 / 2 / wide.shape.parameters for stage in range(4)]
+    sent = [
+        data_messages(wide, plan_of(data=64, tensor=1, pipeline=1, zero=stage)) * 200e9 / 2 / wide.shape.parameters
+        for stage in range(4)
+    ]
     assert sent == pytest.approx([2 * 63 / 64] * 3 + [3 * 63 / 64])
+
+
+def test_a_group_across_machines_has_the_adapters_of_its_members():
+    """A100 machines: links of 300 GB/s, eight adapters of 25 GB/s for eight GPUs."""
+    job = job_of("megatron-7.5b", 64, 64)
+    rates = {spacing: link_rate(job, 64 // spacing, spacing) / 1e9 for spacing in (1, 2, 4, 8)}
+    assert rates == {1: 200, 2: 100, 4: 50, 8: 25}
+    assert link_rate(job, 8) == link_rate(job, 2, 4) == 300e9, "within a machine it is the link"
+    assert link_rate(job, 16) == 200e9 and link_rate(job, 12) == 100e9, "of 12 members, one machine has only 4"
+    rich = replace(job, card=replace(CARDS["a100-80"], network=100))
+    assert link_rate(rich, 64) == 300e9, "never more than the link"
+    assert stage_rate(job) == 25e9 and stage_rate(replace(job, gpus=8)) == 300e9
+
+
+def test_fsdp_on_64_a100_is_as_fast_as_torchtitan_publishes():
+    """Llama 3 8B, one sequence of 8,192 tokens per GPU and step, selective recomputation per operation: 2,904 to 2,973
+    tokens per second and GPU.
+    """
+    job = replace(
+        job_of("llama-3-8b", 64, 64, attention="fused", dropout=False, overlap=True, precision="bf16-fp32"), tokens=8192
+    )
+    time = step_time(job, plan_of(data=64, tensor=1, pipeline=1, zero=3))
+    assert 64 * 8192 / time.seconds / 64 == pytest.approx(2940, rel=0.1)
 
 
 # --- published runs ---------------------------------------------------------------------------------------------------
 
 
 def test_the_published_table_holds_together():
-    """Its columns multiply: TFLOP/s per GPU times GPUs is the aggregate; Korthikanti's seconds are the MFU it prints."""
+    """Its columns multiply: TFLOP/s per GPU times GPUs is the aggregate; Korthikanti's seconds are the MFU it
+    prints.
+    """
     for row, petaflops in zip(TABLE_1, GOLDEN["narayanan_petaflops"], strict=True):
         assert row.published * row.gpus / 1000 == pytest.approx(petaflops, rel=0.01)
     for row in TABLE_5:
@@ -147,19 +221,19 @@ def test_the_published_table_holds_together():
 
 
 @pytest.mark.parametrize("row", [*TABLE_1, *TABLE_5], ids=lambda row: f"{row.name}-{row.gpus}-{row.theirs}")
-def test_published_runs_are_plans_that_fit_and_are_estimated_within_14_percent(row):
+def test_published_runs_are_plans_that_fit_and_are_estimated_within_15_percent(row):
     job, found = row.job(), row.plan
     check_plan(job, found)
     assert fullest(job, found).total < 80e9 * 0.9
     ratio = row.estimate() / row.published
-    assert (1 / ratio if row.paper == KORTHIKANTI else ratio) == pytest.approx(1, abs=0.14)
+    assert (1 / ratio if row.paper == KORTHIKANTI else ratio) == pytest.approx(1, abs=0.15)
 
 
 def test_one_constant_is_calibrated_on_one_run():
     (row,) = [row for row in TABLE_1 if row.shape == CALIBRATED]
     assert row.estimate() == pytest.approx(row.published, rel=0.005)
     others = [one.estimate() / one.published - 1 for one in (*TABLE_1, *TABLE_5) if one is not row]
-    assert sum(map(abs, others)) / len(others) < 0.07
+    assert sum(map(abs, others)) / len(others) < 0.055
 
 
 # --- weighed ----------------------------------------------------------------------------------------------------------
@@ -194,7 +268,11 @@ def searched(job, wish):
 
 
 @settings(max_examples=8)
-@given(st.sampled_from(["llama-3-8b", "megatron-18b", "mixtral-8x7b"]), st.sampled_from([8, 16, 24, 64]), st.sampled_from(["t4", "a100-80", "h100"]))
+@given(
+    st.sampled_from(["llama-3-8b", "megatron-18b", "mixtral-8x7b"]),
+    st.sampled_from([8, 16, 24, 64]),
+    st.sampled_from(["t4", "a100-80", "h100"]),
+)
 def test_what_is_found_divides_fits_and_is_the_fastest(name, gpus, card):
     job = replace(job_of(name, gpus, 4 * gpus), card=CARDS[card])
     search = searched(job, plan_of())
@@ -238,10 +316,10 @@ def test_the_whole_model_is_on_the_gpus_once():
 def test_the_default_run_stands_beside_the_published_one():
     report = run()
     figures = report.figures
-    ours_, told = figures["145.6B on 1,536 A100, TFLOP/s"].measured, figures["145.6B on 1,536 A100, TFLOP/s"].predicted
-    assert told == 148 and ours_ == pytest.approx(148, rel=0.12)
-    assert figures["weights of the model"].gap == 0 and figures["small GPT, weights"].gap == 0
-    assert figures["step of the best plan"].measured < figures["step of the best plan"].predicted
+    speed = figures[PUBLISHED_SPEED.of(run="145.6B on 1,536 A100")]
+    assert speed.expected == 148 and speed.measured == pytest.approx(148, rel=0.03)
+    assert figures[WEIGHTS].gap == 0 and figures[SMALL_GPT.of(kind="weights")].gap == 0
+    assert figures[BEST_STEP].measured < figures[BEST_STEP].expected
     assert report.last.verdict.startswith("It fits: ") and report.last.best
 
 
@@ -255,16 +333,26 @@ def test_lines_add_up():
     told = {line.name: line.value for line in lines(job, divided, memory, time)}
     assert told["memory of a GPU"] == gigabytes(memory.total) and told["step"] == seconds(time.seconds)
     assert told["MFU"] == f"{time.mfu:.1%}"
-    assert all(line.letters and line.numbers and line.value and line.source for line in lines(job, divided, memory, time))
+    assert all(
+        line.letters and line.numbers and line.value and line.source for line in lines(job, divided, memory, time)
+    )
 
 
-def test_predictions_are_decided_as_they_are_explained():
+def test_the_questions_are_decided_as_they_are_explained():
     rights = []
-    for prediction in PREDICTIONS:
-        figures = run(**prediction.settings).figures
-        rights.append(prediction.answers[prediction.right(figures)])
-        assert prediction.because(figures).endswith(".")
+    for ask in (step for step in LESSON.steps if isinstance(step, Ask)):
+        index, because = verdict(ask, run(**ask.settings).outcome)
+        rights.append(ask.answers[index])
+        assert because.endswith(".")
     assert rights == ["more than 15 %", "no: the activations are too large", "5 to 20 %", "too little"]
+
+
+def test_what_was_seen_follows_the_numbers():
+    experiment = find("planner", "plan")
+    fits = takeaways(experiment, run(**SMALL_RUN).outcome)
+    assert "so it fits" in fits[0] and "% of their peak with useful work" in fits[1]
+    full = takeaways(experiment, run(**SMALL_RUN | {"card": "t4", "tensor": 1, "recompute": "none"}).outcome)
+    assert "so it does not fit" in full[0]
 
 
 # --- what does not go -------------------------------------------------------------------------------------------------
@@ -301,18 +389,38 @@ def test_what_does_not_fit_names_the_nearest_that_does():
 
 def test_where_nothing_fits_it_says_what_the_least_is():
     last = run(model="megatron-1t", card="t4", gpus=8, tensor=8, pipeline=1, global_batch=8).last
-    assert "None does: the least any plan needs on 8 of them is " in last.verdict and not last.best
+    assert "No plan fits; the leanest on 8 GPUs needs " in last.verdict and not last.best
 
 
 def test_any_card_and_any_model():
-    own = {"model": "custom", "layers": 61, "hidden": 7168, "heads": 56, "key_heads": 8, "ffn": 2048, "experts": 256, "chosen": 8, "vocabulary": 129_280}
-    last = run(**own, card="custom", card_memory=192.0, gpus=488, tensor=8, pipeline=61, global_batch=64, zero="1", recompute="none").last
+    own = {
+        "model": "custom",
+        "layers": 61,
+        "hidden": 7168,
+        "heads": 56,
+        "key_heads": 8,
+        "ffn": 2048,
+        "experts": 256,
+        "chosen": 8,
+        "vocabulary": 129_280,
+    }
+    last = run(
+        **own,
+        card="custom",
+        card_memory=192.0,
+        gpus=488,
+        tensor=8,
+        pipeline=61,
+        global_batch=64,
+        zero="1",
+        recompute="none",
+    ).last
     assert last.counted is not None and last.counted[2] == last.counted[3] and last.card == 192
 
 
 def test_fewer_heads_of_keys_with_gelu_cannot_be_counted_by_a_library():
     report = run(model="custom", mlp="gelu", gpus=8, tensor=8, pipeline=1, layers=2, global_batch=8)
-    assert report.last.counted is None and "weights of the model" not in report.figures
+    assert report.last.counted is None and WEIGHTS not in report.figures
 
 
 # --- other calculators ------------------------------------------------------------------------------------------------
@@ -321,14 +429,23 @@ def test_fewer_heads_of_keys_with_gelu_cannot_be_counted_by_a_library():
 def test_the_playbook_counts_llama_wrong_and_leaves_scores_whole():
     for name, billions in GOLDEN["playbook_parameters_billions"].items():
         shape = SHAPES[name]
-        assert playbook_parameters(shape.width, shape.layers, GOLDEN["playbook_vocabulary"]) / 1e9 == pytest.approx(billions, rel=2e-3)
-        assert abs(playbook_parameters(shape.width, shape.layers, GOLDEN["playbook_vocabulary"]) / shape.parameters - 1) > 1e-3
+        assert playbook_parameters(shape.width, shape.layers, GOLDEN["playbook_vocabulary"]) / 1e9 == pytest.approx(
+            billions, rel=2e-3
+        )
+        assert (
+            abs(playbook_parameters(shape.width, shape.layers, GOLDEN["playbook_vocabulary"]) / shape.parameters - 1)
+            > 1e-3
+        )
     job, divided = job_of(), plan_of(sequence=True, pipeline=1)
     attention = 11 * job.layer.sbh / 8
     scores = playbook_layer(job, divided) - playbook_layer(job, replace(divided, recompute="selective"))
     right = layer_bytes(job, divided) - layer_bytes(job, replace(divided, recompute="selective"))
-    assert [(scores + attention) / GIB, (right + attention) / GIB] == pytest.approx(GOLDEN["playbook_scores_gib"], rel=0.02)
-    assert playbook(job, replace(divided, tensor=1)).states == playbook(job, divided).states, "t divides none of its states"
+    assert [(scores + attention) / GIB, (right + attention) / GIB] == pytest.approx(
+        GOLDEN["playbook_scores_gib"], rel=0.02
+    )
+    assert playbook(job, replace(divided, tensor=1)).states == playbook(job, divided).states, (
+        "t divides none of its states"
+    )
 
 
 def test_eleuther_divides_gradients_by_nothing_below_zero_2():
@@ -351,14 +468,20 @@ def test_deepspeed_has_18_bytes_and_no_stage_1():
 def test_megatron_has_18_bytes_or_6_and_12_over_d():
     job = job_of("gpt-3", 128, 128)
     held = ours(job, plan_of(data=2)).states
-    assert megatron(job, plan_of(data=2)).states / held == pytest.approx(18 / 16, rel=0.012)  # it leaves out learned positions
+    assert megatron(job, plan_of(data=2)).states / held == pytest.approx(
+        18 / 16, rel=0.012
+    )  # it leaves out learned positions
     assert megatron(job, plan_of(data=2, zero=1)).states / held == pytest.approx((6 + 12 / 2) / 16, rel=0.012)
     theirs = plan_of(data=2, sequence=True, recompute="selective")
-    assert megatron(job, theirs).activations == pytest.approx(stage_memory(job, theirs, 0).items[3], rel=1e-3), "here both agree"
+    assert megatron(job, theirs).activations == pytest.approx(stage_memory(job, theirs, 0).items[3], rel=1e-3), (
+        "here both agree"
+    )
 
 
 def test_accelerate_prints_the_largest_part():
     parameters = SHAPES["llama-2-7b"].parameters
     for precision, gb in GOLDEN["accelerate_adam_gb"].items():
         assert accelerate_adam(parameters, precision) / 1e9 == pytest.approx(gb, abs=0.05)
-    assert accelerate_adam(parameters, "bf16") == 8 * parameters, "accelerate adds its parts up now: mend the note in others.py"
+    assert accelerate_adam(parameters, "bf16") == 8 * parameters, (
+        "accelerate adds its parts up now: fix the note in others.py"
+    )

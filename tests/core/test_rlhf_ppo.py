@@ -1,4 +1,6 @@
-"""PPO's parts against the plain way to compute them, the loop at the reference, what is told of a word, and reward hacking."""
+"""PPO's parts against the plain way to compute them, the loop at the reference, what is told of a word, and reward
+hacking.
+"""
 
 import math
 
@@ -10,37 +12,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from core.foundations.experiment import Recorder, drain
+from core.foundations.recorder import Recorder, drain
 from core.foundations.transformer import Shape
-from core.rlhf.hacking import FORMS, HackingConfig, fitted, gold_at, habits, hacking, named, smoothed
+from core.rlhf.hacking import (
+    FORMS,
+    GOLD_END,
+    LARGE_BETA,
+    PROXY_END,
+    HackingConfig,
+    fitted,
+    gold_at,
+    habits,
+    hacking,
+    named,
+    smoothed,
+)
 from core.rlhf.policy import load_policy, log_probs, prompts, sample
 from core.rlhf.postcards import LENGTH, gold_of, tokens_of
-from core.rlhf.ppo import (
-    Actor,
-    Ppo,
-    PpoConfig,
-    clipped_objective,
-    exact_kl,
-    gae,
-    gold_judge,
-    is_clipped,
-    looked,
-    ppo,
-    rewards_of,
-    same_draw,
-    value_loss,
-    whitened,
-)
+from core.rlhf.ppo import FIRST_RATIO, GOLD, KL, PROXY, Ppo, PpoConfig, gold_judge, looked, ppo, same_draw
+from core.rlhf.ppo_parts import Actor, clipped_objective, exact_kl, gae, is_clipped, rewards_of, value_loss, whitened
 
 SMALL = {"steps": 3, "batch": 8, "pairs": 20}
 
 
-def dice(seed=0):
+def rng(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape, seed=0):
-    return torch.randn(shape, generator=dice(seed))
+    return torch.randn(shape, generator=rng(seed))
 
 
 def equal_for_all(tokens):
@@ -57,7 +57,9 @@ def rounds_of(trainer, steps):
 
 # --- the parts --------------------------------------------------------------------------------------------------------
 
-series = st.integers(1, 9).flatmap(lambda n: st.tuples(*(arrays(np.float64, (2, n), elements=st.floats(-5, 5)) for _ in "rv")))
+series = st.integers(1, 9).flatmap(
+    lambda n: st.tuples(*(arrays(np.float64, (2, n), elements=st.floats(-5, 5)) for _ in "rv"))
+)
 share = st.floats(0, 1)
 
 
@@ -78,7 +80,9 @@ def test_lambda_1_is_returns_minus_values_and_lambda_0_the_td_error(both, gamma)
     length = rewards.shape[1]
     returns = torch.stack([sum(gamma**k * rewards[:, t + k] for k in range(length - t)) for t in range(length)], 1)
     torch.testing.assert_close(gae(rewards, values, gamma, 1.0), returns - values)
-    torch.testing.assert_close(gae(rewards, values, gamma, 0.0), rewards + gamma * F.pad(values, (0, 1))[:, 1:] - values)
+    torch.testing.assert_close(
+        gae(rewards, values, gamma, 0.0), rewards + gamma * F.pad(values, (0, 1))[:, 1:] - values
+    )
 
 
 def test_the_score_comes_at_the_last_word_and_the_penalty_at_each():
@@ -115,8 +119,12 @@ def test_a_clipped_word_has_gradient_exactly_0_and_any_other_the_plain_one(ratio
 
 def test_the_objective_has_the_two_shapes_of_the_papers_figure():
     ratio = torch.tensor([0.5, 0.8, 1.0, 1.2, 1.5])
-    torch.testing.assert_close(clipped_objective(ratio, torch.tensor(1.0), 0.2), torch.tensor([0.5, 0.8, 1.0, 1.2, 1.2]))
-    torch.testing.assert_close(clipped_objective(ratio, torch.tensor(-1.0), 0.2), torch.tensor([-0.8, -0.8, -1.0, -1.2, -1.5]))
+    torch.testing.assert_close(
+        clipped_objective(ratio, torch.tensor(1.0), 0.2), torch.tensor([0.5, 0.8, 1.0, 1.2, 1.2])
+    )
+    torch.testing.assert_close(
+        clipped_objective(ratio, torch.tensor(-1.0), 0.2), torch.tensor([-0.8, -0.8, -1.0, -1.2, -1.5])
+    )
 
 
 def test_a_value_gains_nothing_by_leaving_the_clip():
@@ -130,7 +138,7 @@ def test_a_value_gains_nothing_by_leaving_the_clip():
 def test_the_penalty_of_drawn_words_is_the_exact_kl_on_average():
     """ln p - ln q of words drawn from p: their mean is KL(p || q), within three standard errors of 20,000 draws."""
     log_p, log_q = (F.log_softmax(normal(5, seed=seed), -1) for seed in (0, 1))
-    drawn = torch.multinomial(log_p.exp(), 20_000, replacement=True, generator=dice())
+    drawn = torch.multinomial(log_p.exp(), 20_000, replacement=True, generator=rng())
     told, exact = (log_p - log_q)[drawn], float(exact_kl(log_p, log_q))
     assert exact == pytest.approx(float(F.kl_div(log_q, log_p, log_target=True, reduction="sum")), rel=1e-6)
     assert abs(float(told.mean()) - exact) < 3 * float(told.std()) / math.sqrt(len(told))
@@ -141,7 +149,7 @@ def test_the_penalty_of_drawn_words_is_the_exact_kl_on_average():
 
 def test_the_actor_gives_the_policys_own_probabilities_and_values_of_zero(lively):
     model = lively(Shape(vocabulary=11, n_layer=2, n_head=2, width=16, context=12))
-    tokens = torch.randint(11, (3, 12), generator=dice())
+    tokens = torch.randint(11, (3, 12), generator=rng())
     with torch.no_grad():
         all_p, values = Actor(model)(tokens, 1.0)
         torch.testing.assert_close(all_p.gather(2, tokens[:, 1:, None])[..., 0], log_probs(model, tokens)[:, 1:])
@@ -159,14 +167,16 @@ def test_at_the_reference_the_kl_is_0_and_every_ratio_is_1():
 
 
 def test_equal_rewards_leave_nothing_to_learn():
-    """All cards score the same, no value is known yet, nothing is discounted: every advantage is whitened to 0, the policy stays."""
+    """All cards score the same, no value is known yet, nothing is discounted: every advantage is whitened to 0, the
+    policy stays.
+    """
     trainer = Ppo(PpoConfig(gae_lambda=1.0, learning_rate=0.01, **SMALL), equal_for_all)
     before = [weight.clone() for weight in trainer.actor.policy.parameters()]
     rollout = trainer.roll_out(same_draw(load_policy(), 16, trainer.config, 1))
     _, advantage = trainer.learn(rollout, torch.arange(16))
     assert not advantage.any()
     assert all(torch.equal(old, new) for old, new in zip(before, trainer.actor.policy.parameters(), strict=True))
-    assert trainer.actor.value.weight.any(), "the value head has learnt what to expect"
+    assert trainer.actor.value.weight.any(), "the value head has learned what to expect"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -183,7 +193,9 @@ def test_cards_that_score_better_become_more_probable(seed):
 
 
 def test_the_penalty_holds_the_policy():
-    kls = [rounds_of(Ppo(PpoConfig(beta=beta, steps=6, batch=16, seed=1), longest), 6)[-1].kl_exact for beta in (0.0, 2.0)]
+    kls = [
+        rounds_of(Ppo(PpoConfig(beta=beta, steps=6, batch=16, seed=1), longest), 6)[-1].kl_exact for beta in (0.0, 2.0)
+    ]
     assert kls[0] > 2 * kls[1] > 0
 
 
@@ -198,7 +210,10 @@ def test_a_rollout_keeps_the_whole_card():
 
 
 def test_what_is_told_of_a_word_is_what_autograd_says():
-    tokens, mask = tokens_of([["<start>", "hi", "ben", ",", "the", "sea", "is"]])[0][:7], torch.tensor([False, False, False, True, True, True])
+    tokens, mask = (
+        tokens_of([["<start>", "hi", "ben", ",", "the", "sea", "is"]])[0][:7],
+        torch.tensor([False, False, False, True, True, True]),
+    )
     ratio, advantage = torch.tensor([9.0, 9.0, 9.0, 1.5, 1.5, 1.1]), torch.tensor([0.0, 0.0, 0.0, 2.0, -2.0, 0.5])
     looks = looked(tokens, mask, ratio, advantage, 0.2)
     assert [(look.word, look.clipped) for look in looks] == [("the", True), ("sea", False), ("is", False)]
@@ -206,7 +221,7 @@ def test_what_is_told_of_a_word_is_what_autograd_says():
 
 
 def test_gold_is_counted_in_standard_deviations_and_nobodys_with_your_clicks():
-    cards = sample(load_policy(), prompts(64, dice()), dice())
+    cards = sample(load_policy(), prompts(64, rng()), rng())
     told = gold_judge("sailor", cards.tokens)(cards.tokens)
     assert float(told.mean()) == pytest.approx(0, abs=1e-5) and float(told.std()) == pytest.approx(1, abs=1e-5)
     assert gold_judge("you", cards.tokens) is None
@@ -229,24 +244,27 @@ def test_the_same_seed_gives_the_same_run():
 def test_ppo_raises_the_reward_it_is_paid_for():
     config = PpoConfig(steps=10, batch=32)
     recorder = drain(ppo(config), Recorder(ppo.experiment, config))
-    assert recorder.figures["proxy reward after PPO"].measured > 0.5
-    assert recorder.figures["gold reward after PPO"].gap > 0.5
-    kl = recorder.figures["KL to the reference"]
-    assert kl.measured == pytest.approx(kl.predicted, rel=0.3) and kl.predicted > 0.1
-    assert recorder.figures["largest distance of a ratio from 1 before the first update"].measured < 1e-4
+    assert recorder.figures[PROXY].measured > 0.5
+    assert recorder.figures[GOLD].measured - recorder.figures[GOLD].expected > 0.5
+    kl = recorder.figures[KL]
+    assert kl.measured == pytest.approx(kl.expected, rel=0.3) and kl.expected > 0.1
+    assert recorder.figures[FIRST_RATIO].measured < 1e-4
 
 
 def test_with_your_clicks_there_is_no_gold(refusal):
     config = PpoConfig(rule="you", clicks="abba", **SMALL)
     steps = list(ppo(config))
     assert all(step.gold is None for step in steps)
-    assert [figure.name for step in steps for figure in step.figures if "gold" in figure.name] == []
+    assert [result.figure for step in steps for result in step.figures] == [PROXY, KL, FIRST_RATIO]
     assert refusal(lambda: list(ppo(PpoConfig(rule="you", **SMALL)))).startswith("At least 2 choices are needed")
     story = [step.story for step in hacking(HackingConfig(rule="you", clicks="abba", **SMALL)) if step.story]
-    assert len(story) == 1 and "only you can say" in story[0][0]
+    assert len(story) == 1 and "only you can judge" in story[0][0]
 
 
-@pytest.mark.parametrize(("field", "value"), [("beta", -0.1), ("clip", 0.0), ("gamma", 1.5), ("gae_lambda", -1), ("minibatches", 0), ("temperature", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("beta", -0.1), ("clip", 0.0), ("gamma", 1.5), ("gae_lambda", -1), ("minibatches", 0), ("temperature", 0.0)],
+)
 def test_a_bad_knob_says_so(field, value, refusal):
     for config in (PpoConfig, HackingConfig):
         assert refusal(config, **{field: value}).startswith(f"{field} must be at ")
@@ -258,7 +276,9 @@ def test_a_bad_knob_says_so(field, value, refusal):
 @given(st.floats(0.1, 3), st.floats(0.1, 3), st.sampled_from(sorted(FORMS)))
 def test_the_fit_finds_the_numbers_of_its_own_curve_and_its_height(alpha, gamma, form):
     d = np.linspace(0.2, 8, 400)
-    points = [(i, x, 0.0, float(y)) for i, (x, y) in enumerate(zip(d, FORMS[form](d) @ np.array([alpha, gamma]), strict=True))]
+    points = [
+        (i, x, 0.0, float(y)) for i, (x, y) in enumerate(zip(d, FORMS[form](d) @ np.array([alpha, gamma]), strict=True))
+    ]
     fit = next(fit for fit in fitted(points) if fit.form == form)
     np.testing.assert_allclose(fit.numbers, [alpha, gamma], rtol=1e-6)
     assert fit.error < 1e-6
@@ -291,8 +311,10 @@ def test_habits_are_counted_and_named():
     assert (before.words, before.no_end, before.in_a_row, before.third_time, before.different) == (3, 0, 0, 0, 0.25)
     assert (after.words, after.no_end, after.in_a_row, after.third_time) == (5, 1, 2, 2)
     told = named(before, after)
-    assert told[0] == "“happy” 4.0 times a card, 0.0 in the reference's cards."
-    assert [sentence for sentence in told if "do not end" in sentence or "in a row" in sentence or "third time" in sentence] == told[1:4]
+    assert told[0] == "“happy” 4.0 times a card, 0.0 in the reference's."
+    assert [
+        sentence for sentence in told if "do not end" in sentence or "in a row" in sentence or "third time" in sentence
+    ] == told[1:4]
     assert named(before, before) == []
 
 
@@ -312,6 +334,6 @@ def test_with_the_defaults_gold_turns_over_while_the_proxy_rises():
     """The lesson itself, on the default run."""
     recorder = drain(hacking(HackingConfig()), Recorder(hacking.experiment, HackingConfig()))
     told = recorder.figures
-    assert told["gold at the end"].predicted > 0.5 and told["gold at the end"].gap < -0.5
-    assert told["proxy at the end"].gap > 0.5
-    assert told[f"gold of beta {HackingConfig().large_beta:g} at its end"].measured > 0.3
+    assert told[GOLD_END].expected > 0.5 and told[GOLD_END].measured - told[GOLD_END].expected < -0.5
+    assert told[PROXY_END].measured - told[PROXY_END].expected > 0.5
+    assert told[LARGE_BETA.of(beta=f"{HackingConfig().large_beta:g}")].measured > 0.3

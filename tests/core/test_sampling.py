@@ -1,4 +1,6 @@
-"""The filters against transformers' own, the dice against their distribution, the writing loop against the whole text."""
+"""The filters against transformers' own, the dice against their distribution, the writing loop against the whole
+text.
+"""
 
 import pytest
 import torch
@@ -35,7 +37,9 @@ def test_filters_equal_those_of_transformers(eighths, temperature, k, place, bes
     if p < 1:
         assume(((sums - p).abs() > 1e-5).all())
         warped = TopPLogitsWarper(p)(None, warped)
-    torch.testing.assert_close(probabilities(logits, Choice(temperature, k, p)), torch.softmax(warped[0], -1), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        probabilities(logits, Choice(temperature, k, p)), torch.softmax(warped[0], -1), atol=1e-6, rtol=1e-4
+    )
 
 
 @given(eighths=EIGHTHS, k=st.integers(0, 50), p=st.floats(0.01, 1))
@@ -53,8 +57,8 @@ def test_any_temperature_that_can_be_set_gives_a_distribution(temperature):
 
 def test_draws_follow_the_distribution():
     """Pearson's chi-square with 5 degrees of freedom stays under its 99.9 % point."""
-    p, dice, n = torch.tensor([0.0, 0.3, 0.02, 0.0, 0.18, 0.1, 0.05, 0.35, 0.0]), torch.Generator().manual_seed(0), 8000
-    counts = torch.bincount(torch.tensor([draw(p, dice) for _ in range(n)]), minlength=len(p))
+    p, rng, n = torch.tensor([0.0, 0.3, 0.02, 0.0, 0.18, 0.1, 0.05, 0.35, 0.0]), torch.Generator().manual_seed(0), 8000
+    counts = torch.bincount(torch.tensor([draw(p, rng) for _ in range(n)]), minlength=len(p))
     assert counts[p == 0].sum() == 0
     expected = n * p[p > 0]
     assert float(((counts[p > 0] - expected) ** 2 / expected).sum()) < 20.5
@@ -64,19 +68,21 @@ def test_draws_follow_the_distribution():
 def test_the_ends_of_the_dice_never_draw_the_impossible(u, monkeypatch):
     """Sums in float32 differ by their order, so the last number can lie beyond the last cumulative probability."""
     monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.tensor(u))
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for _ in range(200):
-        p = torch.empty(1500).uniform_(generator=dice)
+        p = torch.empty(1500).uniform_(generator=rng)
         p[:300] = p[-300:] = 0
         p /= p.sum()
-        assert p[draw(p, dice)] > 0
+        assert p[draw(p, rng)] > 0
 
 
 @pytest.mark.parametrize("context", [1, 2, 3, 8])
 @pytest.mark.parametrize("prompt", [1, 5, 20])
 def test_writing_goes_on_past_the_context(context, prompt, lively):
     model = lively(Shape(11, 1, 2, 16, context))
-    drawn = list(write(model, list(range(11))[:prompt] * 2, 3 * context + 2, Choice(), torch.Generator().manual_seed(0)))
+    drawn = list(
+        write(model, list(range(11))[:prompt] * 2, 3 * context + 2, Choice(), torch.Generator().manual_seed(0))
+    )
     assert len(drawn) == 3 * context + 2
     assert all(0 <= one.token < 11 and one.cache.length <= context for one in drawn)
 
@@ -99,5 +105,8 @@ def test_writing_with_a_cache_equals_recomputing_the_text(dialect, lively):
 
 def test_same_dice_same_text(lively):
     model = lively(Shape(11, 1, 2, 16, 8))
-    texts = [[one.token for one in write(model, [0], 40, Choice(), torch.Generator().manual_seed(seed))] for seed in (7, 7, 8)]
+    texts = [
+        [one.token for one in write(model, [0], 40, Choice(), torch.Generator().manual_seed(seed))]
+        for seed in (7, 7, 8)
+    ]
     assert texts[0] == texts[1] != texts[2]

@@ -1,4 +1,6 @@
-"""The small painters: the written-out loop against diffusers' pipeline, the text tower against CLIP's, weights from the dice alone."""
+"""The small denoisers: the written-out loop against diffusers' pipeline, the text tower against CLIP's, weights from the
+dice alone.
+"""
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from core.foundations.small_clip import shipped_clip
 from core.foundations.small_diffusion import (
     EMPTY,
     Average,
-    Painter,
+    Denoiser,
     agreement,
     asked_for,
     errors_of,
@@ -21,11 +23,11 @@ from core.foundations.small_diffusion import (
     tokens_or_nothing,
 )
 from core.stable_diffusion.autoencoder import standardise
-from core.stable_diffusion.model import pipeline, shipped_painter, text_encoder, tokenizer
+from core.stable_diffusion.model import pipeline, shipped_denoiser, text_encoder, tokenizer
 
 
-class Says(Painter):
-    """A painter whose network says one thing."""
+class Says(Denoiser):
+    """A denoiser whose network says one thing."""
 
     def __init__(self, told):
         nn.Module.__init__(self)
@@ -97,7 +99,9 @@ def words():
     return tokenizer()
 
 
-@given(chosen=st.lists(st.sampled_from(WORDS), min_size=1, max_size=CONTEXT - 2), upper=st.booleans(), comma=st.booleans())
+@given(
+    chosen=st.lists(st.sampled_from(WORDS), min_size=1, max_size=CONTEXT - 2), upper=st.booleans(), comma=st.booleans()
+)
 def test_the_pipelines_tokenizer_counts_as_we_do(words, chosen, upper, comma):
     text = (", " if comma else " ").join(chosen)
     text = text.upper() if upper else text
@@ -121,11 +125,19 @@ def test_the_text_encoder_is_clips_text_tower():
 
 @pytest.mark.parametrize(("steps", "scale"), [(25, 3.0), (7, 1.5)])
 def test_the_written_out_loop_is_diffusers_pipeline(steps, scale):
-    painter, prompts = shipped_painter(), ["a red circle", "a blue star on the left"]
-    pipe = pipeline(painter)
+    denoiser, prompts = shipped_denoiser(), ["a red circle", "a blue star on the left"]
+    pipe = pipeline(denoiser)
     pipe.set_progress_bar_config(disable=True)
-    theirs = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, latents=painter.noise(2, 5), height=32, width=32, output_type="pt").images
-    mine = painter.paint(prompts, steps=steps, scale=scale, seed=5)
+    theirs = pipe(
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=scale,
+        latents=denoiser.noise(2, 5),
+        height=32,
+        width=32,
+        output_type="pt",
+    ).images
+    mine = denoiser.paint(prompts, steps=steps, scale=scale, seed=5)
     apart = (mine - theirs).abs()
     assert float(apart.max()) < 5e-3 and float(apart.mean()) < 2e-5  # each step may enlarge what float32 rounds away
     assert float((mine[0] - mine[1]).abs().max()) > 0.1
@@ -156,5 +168,7 @@ def test_agreement_is_the_judges():
     scenes, prompts = asked_for(60, True)
     pictures = render(scenes)
     assert agreement(pictures, scenes) > 0.95 and len(set(prompts)) == 8
-    order = torch.tensor([next(other for other in range(60) if scenes.pair(other) != scenes.pair(number)) for number in range(60)])
+    order = torch.tensor(
+        [next(other for other in range(60) if scenes.pair(other) != scenes.pair(number)) for number in range(60)]
+    )
     assert agreement(pictures[order], scenes) < 0.05

@@ -1,4 +1,6 @@
-"""Stable Diffusion: our arithmetic is diffusers' arithmetic, and what the figures claim holds where the answer is known."""
+"""Stable Diffusion: our arithmetic is diffusers' arithmetic, and what the figures claim holds where the answer is
+known.
+"""
 
 import io
 import math
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from core.foundations.captioned_shapes import draw, render
-from core.foundations.diffusion import both_of, leading, sampling, signal, step_back, trailing, velocity
+from core.foundations.diffusion import both_of, ddim_step, leading, sampling, signal, trailing, velocity
+from core.foundations.figures import by_figure
 from core.stable_diffusion.denoise import DenoiseConfig, DenoiseStep, by_hand, denoise, right_from
 from core.stable_diffusion.latents import (
+    COMPRESSION,
     KINDS,
     LatentsConfig,
     compression,
@@ -26,21 +30,41 @@ from core.stable_diffusion.latents import (
     round_trip,
     shrunk,
 )
-from core.stable_diffusion.model import SCHEDULER, pipeline, shipped_painter
-from core.stable_diffusion.schedulers import SchedulersConfig, scheduler_of, schedulers, walk
-from core.stable_diffusion.terminal_snr import LEVELS, Grounds, TerminalSnrConfig, normal_share, rim, terminal_snr, zero_terminal
+from core.stable_diffusion.model import SCHEDULER, pipeline, shipped_denoiser
+from core.stable_diffusion.schedulers import (
+    DEFAULTS_CHANGE,
+    EULER,
+    OUTSIDE,
+    WRITTEN_OUT,
+    SchedulersConfig,
+    scheduler_of,
+    schedulers,
+    walk,
+)
+from core.stable_diffusion.terminal_snr import (
+    LEFT,
+    LEVELS,
+    READ,
+    SNR,
+    Grounds,
+    TerminalSnrConfig,
+    normal_share,
+    rim,
+    terminal_snr,
+    zero_terminal,
+)
 
 SHARES = st.floats(0.01, 0.99)
 NUMBERS = st.floats(-3, 3)
 
 
 @pytest.fixture(scope="module")
-def painter():
-    return shipped_painter()
+def denoiser():
+    return shipped_denoiser()
 
 
 def figures(steps):
-    return {figure.name: figure for step in steps for figure in step.figures}
+    return by_figure(result for step in steps for result in step.figures)
 
 
 def gaussian(deviation, kind="scaled_linear"):
@@ -61,15 +85,24 @@ def gaussian(deviation, kind="scaled_linear"):
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_our_loop_draws_the_picture_of_diffusers_pipeline(painter, scale):
+def test_our_loop_draws_the_picture_of_diffusers_pipeline(denoiser, scale):
     prompts, steps = ["a red circle", "a small blue star on the left on white"], 6
-    pipe, noise = pipeline(painter), painter.noise(2, 5)
+    pipe, noise = pipeline(denoiser), denoiser.noise(2, 5)
     pipe.set_progress_bar_config(disable=True)
     theirs = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, latents=noise, output_type="latent").images
-    *_, last = sampling(painter.network(painter.states(prompts)), noise, (painter.schedule, painter.predicts), steps, scale, offset=painter.offset)
-    torch.testing.assert_close(last.after, theirs, atol=5e-4, rtol=1e-3)  # rounding: other batches, other orders of sums
+    *_, last = sampling(
+        denoiser.network(denoiser.states(prompts)),
+        noise,
+        (denoiser.schedule, denoiser.predicts),
+        steps,
+        scale,
+        offset=denoiser.offset,
+    )
+    torch.testing.assert_close(
+        last.after, theirs, atol=5e-4, rtol=1e-3
+    )  # rounding: other batches, other orders of sums
     pictures = pipe(prompts, num_inference_steps=steps, guidance_scale=scale, latents=noise, output_type="pt").images
-    torch.testing.assert_close(painter.paint(prompts, steps, scale, 5), pictures, atol=5e-4, rtol=1e-3)
+    torch.testing.assert_close(denoiser.paint(prompts, steps, scale, 5), pictures, atol=5e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5, 10, 25, 50])
@@ -80,16 +113,18 @@ def test_trailing_visits_what_diffusers_visits(steps):
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
-def test_sampling_from_the_last_step_is_diffusers_trailing(painter, rescaled):
+def test_sampling_from_the_last_step_is_diffusers_trailing(denoiser, rescaled):
     """With the schedule as it is, and with the one that ends at zero signal."""
     from diffusers import DDIMScheduler
 
     theirs = DDIMScheduler(**SCHEDULER | {"timestep_spacing": "trailing", "rescale_betas_zero_snr": rescaled})
     theirs.set_timesteps(4)
     every = zero_terminal(signal("scaled_linear")) if rescaled else signal("scaled_linear")
-    network, x = painter.network(painter.states(["a blue square"])), painter.noise(1, 2)
+    network, x = denoiser.network(denoiser.states(["a blue square"])), denoiser.noise(1, 2)
     also = x
-    for moment in sampling(network, x, (painter.schedule, painter.predicts), 4, 2.0, visited=trailing(4), every=every):
+    for moment in sampling(
+        network, x, (denoiser.schedule, denoiser.predicts), 4, 2.0, visited=trailing(4), every=every
+    ):
         free, told = network(also, moment.t)
         also = theirs.step(free + 2.0 * (told - free), moment.t, also).prev_sample
         torch.testing.assert_close(moment.after, also, atol=5e-4, rtol=1e-3)
@@ -98,10 +133,10 @@ def test_sampling_from_the_last_step_is_diffusers_trailing(painter, rescaled):
 # --- latents ----------------------------------------------------------------------------------------------------------
 
 
-def test_compression_is_counted(painter):
+def test_compression_is_counted(denoiser):
     pictures = render(draw(np.random.default_rng(0), 3))
     assert compression(512, 8, 4) == 48 == 512 * 512 * 3 / (64 * 64 * 4)
-    assert compression(32, 4, 4) == 12 == pictures.numel() / round_trip(painter, pictures)[0].numel()
+    assert compression(32, 4, 4) == 12 == pictures.numel() / round_trip(denoiser, pictures)[0].numel()
 
 
 def test_psnr_of_known_errors():
@@ -119,22 +154,22 @@ def test_shrinking_keeps_what_is_flat_and_nothing_finer():
 
 
 def test_a_linear_code_is_found_and_a_random_one_is_not():
-    dice = torch.Generator().manual_seed(0)
-    z, weights = torch.randn(6, 4, 8, 8, generator=dice), torch.randn(4, 3, generator=dice)
+    rng = torch.Generator().manual_seed(0)
+    z, weights = torch.randn(6, 4, 8, 8, generator=rng), torch.randn(4, 3, generator=rng)
     colours = torch.einsum("nchw,ck->nkhw", z, weights) + 0.3
     pictures = colours.repeat_interleave(4, 2).repeat_interleave(4, 3)
     formula = linear(pictures, z)
     torch.testing.assert_close(formula[:4], weights.double(), atol=1e-5, rtol=0)
     assert explained_by(formula, pictures, z) == pytest.approx(1, abs=1e-6)
-    other = torch.randn(6, 4, 8, 8, generator=dice)
+    other = torch.randn(6, 4, 8, 8, generator=rng)
     assert explained_by(linear(pictures, other), pictures, other) < 0.1
 
 
 def test_the_bound_of_noise_is_what_a_linear_code_reaches():
     """Any k of n orthonormal directions of uniform noise, the rest left at its mean."""
-    dice = torch.Generator().manual_seed(0)
-    axes = torch.linalg.qr(torch.randn(240, 240, generator=dice, dtype=torch.float64))[0][:, :20]
-    noise = torch.rand(2000, 240, generator=dice, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(240, 240, generator=rng, dtype=torch.float64))[0][:, :20]
+    noise = torch.rand(2000, 240, generator=rng, dtype=torch.float64)
     again = 0.5 + (noise - 0.5) @ axes @ axes.T
     assert -10 * math.log10(float((again - noise).square().mean())) == pytest.approx(noise_bound(20 / 240), abs=0.05)
     assert noise_bound(1 / 12) == pytest.approx(11.17, abs=0.01)
@@ -148,17 +183,17 @@ def test_every_kind_of_picture_is_one(kind):
     assert pictures_of(kind, 1, 0, 64).shape == (1, 3, 64, 64)
 
 
-def test_a_run_of_latents_says_what_the_autoencoder_does(painter):
+def test_a_run_of_latents_says_what_the_autoencoder_does(denoiser):
     steps = list(latents(LatentsConfig(scenes=16)))
     first, last = steps[0], steps[-1]
     picture = torch.from_numpy(first.pixels)[None]
-    z, again = round_trip(painter, picture)
+    z, again = round_trip(denoiser, picture)
     np.testing.assert_array_equal(first.latents, z[0].numpy())
     assert first.psnr == pytest.approx(psnr(picture, again), abs=1e-4)
     z[:, 2] = 0
     with torch.no_grad():
-        np.testing.assert_allclose(first.without[2], painter.decode(z)[0].numpy(), atol=1e-5)
-    assert figures(steps)["compression here"].measured == 12 and last.judged == 16
+        np.testing.assert_allclose(first.without[2], denoiser.decode(z)[0].numpy(), atol=1e-5)
+    assert figures(steps)[COMPRESSION].measured == figures(steps)[COMPRESSION].expected == 12 and last.classified == 16
     assert [step.doing for step in steps] == [step.doing for step in latents(LatentsConfig(scenes=16))]
 
 
@@ -175,7 +210,15 @@ def test_an_upload_goes_through_and_a_bad_one_gets_its_sentence(refusal):
 # --- denoise ----------------------------------------------------------------------------------------------------------
 
 
-@given(x=NUMBERS, free=NUMBERS, told=NUMBERS, kept=SHARES, more=st.floats(0, 1), scale=st.floats(0, 20), predicts=st.sampled_from(["v_prediction", "epsilon"]))
+@given(
+    x=NUMBERS,
+    free=NUMBERS,
+    told=NUMBERS,
+    kept=SHARES,
+    more=st.floats(0, 1),
+    scale=st.floats(0, 20),
+    predicts=st.sampled_from(["v_prediction", "epsilon"]),
+)
 def test_one_number_by_hand_is_the_tensors_step(x, free, told, kept, more, scale, predicts):
     earlier = kept + more * (0.999 - kept)
     one = [torch.tensor([value], dtype=torch.float64) for value in (x, free, told)]
@@ -183,18 +226,18 @@ def test_one_number_by_hand_is_the_tensors_step(x, free, told, kept, more, scale
     x0, noise = both_of(one[0], mixed, torch.tensor(kept, dtype=torch.float64), predicts)
     sums = dict(by_hand(x, free, told, kept, earlier, scale, predicts))
     assert sums["x0"] == pytest.approx(float(x0), abs=1e-9, rel=1e-9)
-    assert sums["after"] == pytest.approx(float(step_back(x0, noise, kept, earlier)), abs=1e-9, rel=1e-9)
+    assert sums["after"] == pytest.approx(float(ddim_step(x0, noise, kept, earlier)), abs=1e-9, rel=1e-9)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_denoise_is_diffusers_step_by_step(painter, eta):
+def test_denoise_is_diffusers_step_by_step(denoiser, eta):
     config = DenoiseConfig(prompt="a large green star", steps=5, eta=eta, seed=3)
     steps = list(denoise(config))
     assert [step.t for step in steps[:-1]] == leading(5, 1) and steps[-1].off < 1e-5
     if not eta:
         sums = dict(steps[-1].sums)
         assert sums["after"] == pytest.approx(sums["theirs"], abs=1e-5)
-        painted = painter.paint([config.prompt], 5, config.scale, 3)[0].numpy()
+        painted = denoiser.paint([config.prompt], 5, config.scale, 3)[0].numpy()
         np.testing.assert_allclose(steps[-1].pictures[4], painted, atol=1e-5)
     assert [step.doing for step in steps] == [step.doing for step in denoise(config)]
 
@@ -208,7 +251,10 @@ def test_right_from_the_first_step_after_the_last_wrong_one():
 
 @pytest.mark.parametrize("run", [lambda prompt: denoise(DenoiseConfig(prompt=prompt)), lambda prompt: schedulers(SchedulersConfig(prompt=prompt)),
                                  lambda prompt: terminal_snr(TerminalSnrConfig(prompt=prompt))])  # fmt: skip
-@pytest.mark.parametrize(("prompt", "part"), [("", "empty"), ("a red unicorn", "unicorn"), ("red " * 60, "at most 22 words"), ("red " * 1250, "at most 300")])
+@pytest.mark.parametrize(
+    ("prompt", "part"),
+    [("", "empty"), ("a red unicorn", "unicorn"), ("red " * 60, "at most 22 words"), ("red " * 1250, "at most 300")],
+)
 def test_a_bad_prompt_gets_its_sentence(run, prompt, part, refusal):
     assert part in refusal(lambda: next(run(prompt)))
 
@@ -217,8 +263,8 @@ def test_a_bad_prompt_gets_its_sentence(run, prompt, part, refusal):
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_euler_is_ddim_in_other_variables(painter, spacing):
-    network, noise = painter.network(painter.states(["a red circle"])), painter.noise(1, 0)
+def test_euler_is_ddim_in_other_variables(denoiser, spacing):
+    network, noise = denoiser.network(denoiser.states(["a red circle"])), denoiser.noise(1, 0)
     *_, ddim = walk("DDIM", network, noise, 5, 3.0, 0, spacing)
     *_, euler = walk("Euler", network, noise, 5, 3.0, 0, spacing)
     torch.testing.assert_close(euler.x, ddim.x0, atol=2e-5, rtol=1e-4)
@@ -243,7 +289,11 @@ def test_the_scripts_defaults_are_what_the_lesson_says():
     told, right = scheduler_of("script").config, scheduler_of("DDIM").config
     assert (told.clip_sample, told.set_alpha_to_one, told.steps_offset) == (True, True, 0)
     assert (right.clip_sample, right.set_alpha_to_one, right.steps_offset) == (False, False, 1)
-    assert (told.beta_start, told.beta_end, told.beta_schedule) == (right.beta_start, right.beta_end, right.beta_schedule)
+    assert (told.beta_start, told.beta_end, told.beta_schedule) == (
+        right.beta_start,
+        right.beta_end,
+        right.beta_schedule,
+    )
 
 
 def test_a_small_grid_and_the_same_one_again():
@@ -251,10 +301,15 @@ def test_a_small_grid_and_the_same_one_again():
     one, two = (list(schedulers(config)) for _ in range(2))
     assert [step.doing for step in one] == [step.doing for step in two]
     last, told = one[-1], figures(one)
-    assert [(solver, count) for solver, count, *_ in last.table] == [(solver, 4) for solver in ("DDPM", "DDIM", "Euler", "DPM-Solver++")]
-    assert told["DDIM written out against diffusers'"].measured < 1e-4 and told["Euler against DDIM, 4 steps"].measured < 1e-3
-    assert told["latents outside of -1 to 1"].predicted == pytest.approx(31.73, abs=0.01)
-    assert told["change of a pixel by the script's settings"].measured > 0 and len(last.script) == 3
+    assert [(solver, count) for solver, count, *_ in last.table] == [
+        (solver, count) for count in (1, 2, 4) for solver in ("DDPM", "DDIM", "Euler", "DPM-Solver++")
+    ]
+    assert told[WRITTEN_OUT].measured < 1e-4 and told[EULER].measured < 1e-3
+    assert told[OUTSIDE].expected == pytest.approx(31.73, abs=0.01)
+    assert told[DEFAULTS_CHANGE].measured > 0 and len(last.script) == 3
+    assert all(np.isfinite(pictures).all() for pictures in last.pictures), "a single step, too"
+    away = {(solver, count): distance for solver, count, _, _, distance in last.table}
+    assert all(away[solver, 1] > away[solver, 4] for solver in ("DDIM", "Euler", "DPM-Solver++"))
 
 
 # --- terminal_snr -----------------------------------------------------------------------------------------------------
@@ -275,17 +330,21 @@ def test_rescaling_is_algorithm_1(kind):
     betas = 1 - every.double() / torch.cat([torch.ones(1, dtype=torch.float64), every.double()[:-1]])
     mine = zero_terminal(every)
     torch.testing.assert_close(mine, (1 - rescale_zero_terminal_snr(betas)).cumprod(0).float(), atol=1e-6, rtol=1e-4)
-    assert float(mine[-1]) == 0 and float(mine[0]) == pytest.approx(float(every[0]), abs=1e-6) and bool((mine[1:] <= mine[:-1]).all())
+    assert (
+        float(mine[-1]) == 0
+        and float(mine[0]) == pytest.approx(float(every[0]), abs=1e-6)
+        and bool((mine[1:] <= mine[:-1]).all())
+    )
 
 
 def test_the_normal_distribution():
     assert normal_share(0) == 0.5 and normal_share(1.959964) == pytest.approx(0.975, abs=1e-6)
 
 
-def test_an_ideal_network_is_the_share_of_noise_on_the_side_of_white(painter):
+def test_an_ideal_network_is_the_share_of_noise_on_the_side_of_white(denoiser):
     """The formula against counting: noise with a trace, on which side of the middle does it lie?"""
-    grounds, kept = Grounds(painter), float(signal("scaled_linear")[-1])
-    noise = painter.noise(4000, 0)
+    grounds, kept = Grounds(denoiser), float(signal("scaled_linear")[-1])
+    noise = denoiser.noise(4000, 0)
     for level in (-4.0, 1.0):
         x = (1 - kept) ** 0.5 * noise + kept**0.5 * grounds.trace(level)
         counted = float((grounds.side_of(x - kept**0.5 * grounds.middle) > 0).double().mean())
@@ -303,6 +362,8 @@ def test_the_trace_is_found_again_and_the_same_run_twice():
     one, two = (list(terminal_snr(config)) for _ in range(2))
     assert [step.doing for step in one] == [step.doing for step in two]
     told = figures(one)
-    left, read = told["picture left at the last step"], told["grounds read from the last step"]
-    assert left.measured == pytest.approx(left.predicted, abs=0.006) and read.measured == pytest.approx(read.predicted, abs=5)
-    assert [level for level, *_ in one[-1].levels] == list(LEVELS) and one[-1].mended_row.shape == (5, 3, 32, 32)
+    left, read = told[LEFT], told[READ]
+    assert left.measured == pytest.approx(left.expected, abs=0.006)
+    assert read.measured == pytest.approx(read.expected, abs=5)
+    assert abs(told[SNR].gap) < 1e-6 and sum(figure.headline for figure in told) == 4
+    assert [level for level, *_ in one[-1].levels] == list(LEVELS) and one[-1].rescaled_row.shape == (5, 3, 32, 32)

@@ -8,15 +8,18 @@ from hypothesis import strategies as st
 
 from core.foundations.captioned_shapes import CONTEXT, draw, render
 from core.foundations.diffusion import leading, noised, sampling, signal
+from core.foundations.figures import by_figure
 from core.stable_diffusion.attention import Reuse, Watch, Watched, aligned, laid_out, watched
-from core.stable_diffusion.img2img import Img2imgConfig, changing, given_picture, img2img, left_out, psnr
-from core.stable_diffusion.model import SCHEDULER, ids_of, pipeline, shipped_painter
+from core.stable_diffusion.img2img import FAR, Img2imgConfig, changing, given_picture, img2img, left_out, psnr
+from core.stable_diffusion.model import SCHEDULER, ids_of, pipeline, shipped_denoiser
 from core.stable_diffusion.words import (
+    OWN_MAPS,
     WordsConfig,
     changed_outside,
     columns_of,
     drawing,
     gathered,
+    heat_of,
     in_rows,
     object_in,
     on_object,
@@ -29,38 +32,38 @@ FIRST, SECOND = "a red circle on white", "a green circle on white"
 
 
 @pytest.fixture(scope="module")
-def painter():
-    return shipped_painter()
+def denoiser():
+    return shipped_denoiser()
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-def test_our_attention_gives_what_diffusers_gives(painter):
-    x, states = painter.noise(2, 3), painter.states([FIRST, "a green star"])
+def test_our_attention_gives_what_diffusers_gives(denoiser):
+    x, states = denoiser.noise(2, 3), denoiser.states([FIRST, "a green star"])
     with torch.no_grad():
-        plain = painter(x, 481, states)
+        plain = denoiser(x, 481, states)
         watch = Watch()
-        with watched(painter.unet, watch, (".attn1", ".attn2")):
-            ours = painter(x, 481, states)
+        with watched(denoiser.unet, watch, (".attn1", ".attn2")):
+            ours = denoiser(x, 481, states)
     torch.testing.assert_close(ours, plain, atol=2e-5, rtol=1e-4)
     assert len(watch.maps) == 4  # of words: the 8 x 8 level down and twice up, and the middle
     assert sorted({maps.shape[1] for maps in watch.maps}) == [16, 64]
 
 
-def test_at_every_place_the_maps_of_all_tokens_add_up_to_one(painter):
-    network = Watched(painter, painter.states([FIRST]), 1)
-    network(painter.noise(1, 0), 981)
+def test_at_every_place_the_maps_of_all_tokens_add_up_to_one(denoiser):
+    network = Watched(denoiser, denoiser.states([FIRST]), 1)
+    network(denoiser.noise(1, 0), 981)
     assert network.seen.shape == (1, CONTEXT, 8, 8)
     torch.testing.assert_close(network.seen.sum(1), torch.ones(1, 8, 8), atol=1e-5, rtol=0)
 
 
-def test_the_network_is_left_as_it_was(painter):
-    before = dict(painter.unet.attn_processors)
-    with pytest.raises(ZeroDivisionError), watched(painter.unet, Watch()):
+def test_the_network_is_left_as_it_was(denoiser):
+    before = dict(denoiser.unet.attn_processors)
+    with pytest.raises(ZeroDivisionError), watched(denoiser.unet, Watch()):
         raise ZeroDivisionError
-    Watched(painter, painter.states([FIRST]), 1, [Reuse(1, 1)], [list(range(CONTEXT))])(painter.noise(1, 0), 1)
-    assert all(painter.unet.attn_processors[name] is own for name, own in before.items())
+    Watched(denoiser, denoiser.states([FIRST]), 1, [Reuse(1, 1)], [list(range(CONTEXT))])(denoiser.noise(1, 0), 1)
+    assert all(denoiser.unet.attn_processors[name] is own for name, own in before.items())
 
 
 def test_a_map_is_laid_out_row_by_row():
@@ -76,11 +79,11 @@ def test_tokens_find_their_partners():
     assert aligned([1, 2], [1, 2]) == [0, 1]
 
 
-def test_reused_maps_are_the_first_ones(painter):
+def test_reused_maps_are_the_first_ones(denoiser):
     """With partners for all tokens the second picture reads where the first one does; without them where it likes."""
-    plan, x = [Reuse(), Reuse(), Reuse(0.5, 0.5)], painter.noise(1, 1).expand(3, -1, -1, -1)
+    plan, x = [Reuse(), Reuse(), Reuse(0.5, 0.5)], denoiser.noise(1, 1).expand(3, -1, -1, -1)
     partners = [list(range(CONTEXT))] * 3
-    network = Watched(painter, painter.states([FIRST, "a green star", "a green star"]), 2, plan, partners)
+    network = Watched(denoiser, denoiser.states([FIRST, "a green star", "a green star"]), 2, plan, partners)
     network(x, 961)
     torch.testing.assert_close(network.seen[2], network.seen[0], atol=1e-6, rtol=0)
     assert (network.seen[1] - network.seen[0]).abs().max() > 1e-3
@@ -88,11 +91,13 @@ def test_reused_maps_are_the_first_ones(painter):
     torch.testing.assert_close(network.seen[2], network.seen[1], atol=1e-6, rtol=0)
 
 
-def test_a_token_without_a_partner_keeps_its_own_map(painter):
+def test_a_token_without_a_partner_keeps_its_own_map(denoiser):
     partners = list(range(CONTEXT))
     partners[2] = -1
-    network = Watched(painter, painter.states([FIRST, SECOND, SECOND]), 1, [Reuse(), Reuse(), Reuse(1.0)], [partners] * 3)
-    x = painter.noise(1, 1).expand(3, -1, -1, -1)
+    network = Watched(
+        denoiser, denoiser.states([FIRST, SECOND, SECOND]), 1, [Reuse(), Reuse(), Reuse(1.0)], [partners] * 3
+    )
+    x = denoiser.noise(1, 1).expand(3, -1, -1, -1)
     seen = []
     with torch.no_grad():
         plan = network.plan
@@ -102,32 +107,43 @@ def test_a_token_without_a_partner_keeps_its_own_map(painter):
     assert (seen[2, 2] - seen[0, 2]).abs().max() > 1e-4
 
 
-def test_the_same_prompt_with_its_own_maps_is_the_same_picture(painter):
+def test_the_same_prompt_with_its_own_maps_is_the_same_picture(denoiser):
     config = WordsConfig(prompt=FIRST, changed=SECOND, steps=4)
-    _, moments = drawing(painter, config, 0, [Reuse(), Reuse(), Reuse(1, 1), Reuse(1, 1)], again=True)
+    _, moments = drawing(denoiser, config, 0, [Reuse(), Reuse(), Reuse(1, 1), Reuse(1, 1)], again=True)
     *_, last = moments
     torch.testing.assert_close(last.after[3], last.after[0], atol=1e-4, rtol=1e-4)
     assert (last.after[2] - last.after[1]).abs().max() > 1e-3
 
 
-def test_without_reuse_the_pictures_are_those_of_the_plain_loop(painter):
+def test_without_reuse_the_pictures_are_those_of_the_plain_loop(denoiser):
     config = WordsConfig(prompt=FIRST, changed=SECOND, steps=3)
-    _, moments = drawing(painter, config, 5, [Reuse(), Reuse()])
+    _, moments = drawing(denoiser, config, 5, [Reuse(), Reuse()])
     *_, last = moments
-    plain = painter.paint([FIRST, SECOND], steps=3, scale=config.scale, seed=5)  # its noise differs from row to row
+    plain = denoiser.paint([FIRST, SECOND], steps=3, scale=config.scale, seed=5)  # its noise differs from row to row
     with torch.no_grad():
-        torch.testing.assert_close(painter.decode(last.after[:1]), plain[:1], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(denoiser.decode(last.after[:1]), plain[:1], atol=1e-3, rtol=1e-3)
 
 
 # --- heat -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_token_belongs_to_one_name(painter):
-    columns = columns_of(painter, "a red circle above a blue square")
-    assert [name for name, _ in columns] == ["start", "a", "red", "circle", "above", "a (2)", "blue", "square", "end", "padding"]
+def test_every_token_belongs_to_one_name(denoiser):
+    columns = columns_of(denoiser, "a red circle above a blue square")
+    assert [name for name, _ in columns] == [
+        "start",
+        "a",
+        "red",
+        "circle",
+        "above",
+        "a (2)",
+        "blue",
+        "square",
+        "end",
+        "padding",
+    ]
     assert sorted(place for _, places in columns for place in places) == list(range(CONTEXT))
     full = "red " * (CONTEXT - 2)
-    assert columns_of(painter, full)[-1] == ("end", [CONTEXT - 1])
+    assert columns_of(denoiser, full)[-1] == ("end", [CONTEXT - 1])
 
 
 def test_heat_adds_up_and_is_relative_to_its_mean():
@@ -145,7 +161,7 @@ def test_even_heat_lies_on_the_object_as_its_area_and_shows_nothing():
     even = torch.full((2, 8, 8), 0.3)
     torch.testing.assert_close(on_object(even, inside), inside.float().mean().expand(2))
     shown = overlaid(picture, even)
-    torch.testing.assert_close(shown[:, 0], shown[:, 2])  # grey
+    torch.testing.assert_close(shown[:, 0], shown[:, 2])  # gray
     hot = even.clone()
     hot[0, :4] = 0.9
     assert overlaid(picture, hot)[0, 0, :8].mean() > overlaid(picture, hot)[0, 2, :8].mean() + 0.3
@@ -171,9 +187,9 @@ def test_only_pixels_away_from_the_object_count():
 
 def test_words_ends_with_what_it_measured():
     steps = list(words(WordsConfig(steps=3, rounds=2)))
-    figures = {figure.name: figure for step in steps for figure in step.figures}
-    assert figures["heat of 'end' on the object"].predicted == pytest.approx(steps[-1].area)
-    assert figures["the same prompt with its own maps put in: largest change of a pixel"].measured < 1e-3
+    figures = by_figure(result for step in steps for result in step.figures)
+    assert figures[heat_of("end")].expected == pytest.approx(steps[-1].area)
+    assert figures[OWN_MAPS].measured < 1e-3
     assert len(steps[-1].sweep) == 7 and steps[-1].sweep[0][1] == 0
     assert sum(part for _, _, part in steps[-1].shares) == pytest.approx(100, abs=0.01)
     again = list(words(WordsConfig(steps=3, rounds=2)))
@@ -195,15 +211,15 @@ def test_the_steps_are_those_that_diffusers_visits(steps, strength):
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.75, 1.0])
-def test_our_loop_is_the_image_to_image_pipeline(painter, strength):
+def test_our_loop_is_the_image_to_image_pipeline(denoiser, strength):
     from diffusers import StableDiffusionImg2ImgPipeline
 
-    theirs = StableDiffusionImg2ImgPipeline(**pipeline(painter).components, requires_safety_checker=False)
+    theirs = StableDiffusionImg2ImgPipeline(**pipeline(denoiser).components, requires_safety_checker=False)
     theirs.set_progress_bar_config(disable=True)
     config = Img2imgConfig(prompt=SECOND, strength=strength, steps=8)
-    picture, _ = given_picture(config, painter)
-    latents, noise = painter.encode(picture), painter.noise(1, 7)
-    *_, last = changing(painter, config, latents, noise, strength)
+    picture, _ = given_picture(config, denoiser)
+    latents, noise = denoiser.encode(picture), denoiser.noise(1, 7)
+    *_, last = changing(denoiser, config, latents, noise, strength)
     told = theirs(
         config.prompt,
         image=latents,
@@ -216,19 +232,21 @@ def test_our_loop_is_the_image_to_image_pipeline(painter, strength):
     torch.testing.assert_close(last.after, told.images, atol=1e-3, rtol=1e-3)
 
 
-def test_skipped_steps_are_the_rest_of_the_whole(painter):
+def test_skipped_steps_are_the_rest_of_the_whole(denoiser):
     """From where the whole loop was, the loop with skipped steps goes on to the same end."""
-    network, kinds = painter.network(painter.states([FIRST])), (painter.schedule, painter.predicts)
-    whole = list(sampling(network, painter.noise(1, 0), kinds, 6, 2.0, offset=1))
+    network, kinds = denoiser.network(denoiser.states([FIRST])), (denoiser.schedule, denoiser.predicts)
+    whole = list(sampling(network, denoiser.noise(1, 0), kinds, 6, 2.0, offset=1))
     *_, last = sampling(network, whole[2].x, kinds, 6, 2.0, offset=1, skip=2)
     assert torch.equal(last.after, whole[-1].after)
 
 
-def test_strength_says_how_much_is_left(painter):
+def test_strength_says_how_much_is_left(denoiser):
     config = Img2imgConfig(steps=10, strength=0.5)
     latents, noise = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)
-    first = next(changing(painter, config, latents, noise, 0.5))
-    assert first.t == 401 and float(first.x.mean()) == pytest.approx(float(signal("scaled_linear")[401].sqrt()), abs=1e-6)
+    first = next(changing(denoiser, config, latents, noise, 0.5))
+    assert first.t == 401 and float(first.x.mean()) == pytest.approx(
+        float(signal("scaled_linear")[401].sqrt()), abs=1e-6
+    )
     torch.testing.assert_close(first.x, noised(latents, noise, float(signal("scaled_linear")[401])))
 
 
@@ -238,9 +256,8 @@ def test_psnr_of_a_tenth_is_20():
 
 def test_img2img_ends_with_what_it_measured():
     steps = list(img2img(Img2imgConfig(steps=5, rounds=3, strength=0.5)))
-    figures = {figure.name: figure for figure in steps[-1].figures}
-    far = figures["noisy latents from the picture's"]
-    assert far.measured == pytest.approx(far.predicted, rel=0.12)
+    far = by_figure(steps[-1].figures)[FAR]
+    assert far.measured == pytest.approx(far.expected, rel=0.12)
     assert [strength for strength, *_ in steps[-1].sweep] == [0.2, 0.4, 0.5, 0.6, 0.8, 1.0]
     assert steps[-1].row.shape == (7, 3, 32, 32) and steps[0].start == leading(5, 1)[3]
     drawn = [step for step in steps if step.row is None]
@@ -249,14 +266,14 @@ def test_img2img_ends_with_what_it_measured():
     assert np.array_equal(steps[-1].row, again[-1].row)
 
 
-def test_the_users_picture_is_taken(painter):
+def test_the_users_picture_is_taken(denoiser):
     import io
 
     from PIL import Image
 
     file = io.BytesIO()
     Image.new("RGB", (60, 40), "red").save(file, "PNG")
-    picture, note = given_picture(Img2imgConfig(picture=file.getvalue()), painter)
+    picture, note = given_picture(Img2imgConfig(picture=file.getvalue()), denoiser)
     assert picture.shape == (1, 3, 32, 32) and "32 x 32" in note and float(picture[0, 0].min()) == 1
     last = list(img2img(Img2imgConfig(picture=file.getvalue(), steps=2, rounds=1)))[-1]
     assert all(np.isnan(old) for *_, old, _ in last.sweep)  # nobody knows what it shows
@@ -279,5 +296,5 @@ def test_bad_input_gets_its_sentence(make, part, refusal):
     assert part in refusal(make)
 
 
-def test_an_empty_prompt_is_refused_by_name(painter, refusal):
-    assert "prompt is empty" in refusal(lambda: ids_of(painter, "  "))
+def test_an_empty_prompt_is_refused_by_name(denoiser, refusal):
+    assert "prompt is empty" in refusal(lambda: ids_of(denoiser, "  "))

@@ -30,11 +30,13 @@ def rows(*shape, seed=0):
 def test_gpt2_dialect_computes_what_transformers_computes():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=16, n_embd=24, n_layer=2, n_head=3, activation_function="gelu_new")).eval()
-    dice = torch.Generator().manual_seed(0)
+    theirs = GPT2LMHeadModel(
+        GPT2Config(vocab_size=11, n_positions=16, n_embd=24, n_layer=2, n_head=3, activation_function="gelu_new")
+    ).eval()
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in theirs.parameters():
-            weight.add_(torch.randn(weight.shape, generator=dice) * 0.1)
+            weight.add_(torch.randn(weight.shape, generator=rng) * 0.1)
     ours = Transformer(Shape(11, 2, 3, 24, 16, "gpt2", bias=True, tied=True)).eval()
     ours.load_state_dict(from_gpt2(theirs.transformer.state_dict(), 2))
     tokens = ids(3, 16)
@@ -93,7 +95,9 @@ def test_attention_maps_are_distributions_over_the_past(dialect, past, lively):
 
 def test_attention_map_times_values_is_attention():
     q, k, v = (rows(2, 3, 9, 8, seed=seed) for seed in range(3))
-    torch.testing.assert_close(attention_map(q, k) @ v, F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        attention_map(q, k) @ v, F.scaled_dot_product_attention(q, k, v, is_causal=True), atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [2, 65, 300])
@@ -152,7 +156,7 @@ def test_dropout_draws_from_its_own_dice(lively):
     def run(seed, global_seed):
         torch.manual_seed(global_seed)
         for block in model.blocks:
-            block.dice = torch.Generator().manual_seed(seed)
+            block.rng = torch.Generator().manual_seed(seed)
         return model(tokens)
 
     with torch.random.fork_rng():
@@ -171,7 +175,7 @@ def test_building_leaves_the_global_dice_alone():
 def test_a_forward_pass_leaves_the_global_dice_alone(lively):
     model = lively(tiny(dropout=0.5)).train()
     for block in model.blocks:
-        block.dice = torch.Generator().manual_seed(0)
+        block.rng = torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
     model(ids(1, 16))
     assert torch.equal(torch.get_rng_state(), before)

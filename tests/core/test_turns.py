@@ -6,7 +6,8 @@ import time
 import pytest
 import torch
 
-from core.foundations.turns import Turns
+from core.foundations.experiment import Step
+from core.foundations.turns import Turns, with_pauses, without_pauses
 
 SOON = 10.0  # seconds after which a test gives up waiting
 
@@ -153,3 +154,95 @@ def test_no_unit_leaves_a_grad_mode_behind(name):
     for _ in turns.take(one.run(config)):
         assert turns.worker.submit(modes).result() == (True, False, False)
     assert modes() == (True, False, False)
+
+
+# --- a job inside a run -----------------------------------------------------------------------------------------------
+
+
+def summing(units, freed=None):
+    """A job: yields each number on its way to the sum."""
+    total = 0
+    try:
+        for number in range(units):
+            total += number
+            yield number
+    finally:
+        if freed is not None:
+            freed.append(total)
+    return total
+
+
+def test_a_job_with_pauses_gives_steps_and_its_result():
+    pause, results = Step(doing="adding"), []
+
+    def run():
+        results.append((yield from with_pauses(summing(4), pause)))
+        yield Step(doing="done")
+
+    steps = list(run())
+    assert all(step is pause for step in steps[:4]) and len(steps) == 5
+    assert results == [6]
+
+
+def test_a_pause_can_be_made_of_what_the_job_yields():
+    job = with_pauses(summing(3), lambda number: Step(doing=f"added {number}"))
+    assert [step.doing for step in job] == ["added 0", "added 1", "added 2"]
+
+
+def test_a_job_without_pauses_gives_its_result():
+    assert without_pauses(summing(4)) == 6
+    assert without_pauses(summing(0)) == 0
+
+
+@pytest.mark.parametrize("taken", [1, 3])
+def test_closing_a_run_closes_the_job_in_it(taken):
+    freed = []
+    job = summing(5, freed)  # held here: the last reference to it is not what closes it
+
+    def run():
+        yield from with_pauses(job, Step())
+
+    steps = run()
+    for _ in range(taken):
+        next(steps)
+    assert freed == []
+    steps.close()
+    assert freed == [sum(range(taken))]
+    assert list(job) == []
+
+
+def test_an_error_in_a_job_reaches_the_run():
+    def job():
+        yield
+        raise ZeroDivisionError("of the job")
+
+    with pytest.raises(ZeroDivisionError, match="of the job"):
+        list(with_pauses(job(), Step()))
+    with pytest.raises(ZeroDivisionError, match="of the job"):
+        without_pauses(job())
+
+
+def test_an_error_while_a_pause_is_made_closes_the_job():
+    freed = []
+    job = summing(5, freed)
+    with pytest.raises(ZeroDivisionError):
+        list(with_pauses(job, lambda number: 1 // number))
+    assert freed == [0]
+
+
+def test_the_first_unit_needs_no_seat_and_its_run_is_closed():
+    seats, closed = Turns(most_active=1), []
+
+    def run():
+        try:
+            yield "first"
+            yield "second"
+        finally:
+            closed.append(True)
+
+    held = seats.take(word for word in ["on", "and on"])
+    assert next(held) == "on" and seats.active == 1
+    assert seats.first(run()) == "first"
+    assert closed == [True] and seats.active == 1
+    held.close()
+    assert seats.first(word for word in ()) is None

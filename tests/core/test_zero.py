@@ -1,4 +1,6 @@
-"""ZeRO: every stage == plain data parallelism bit for bit, bytes and volume against the paper, what dies with a rank, a thousand imagined ranks."""
+"""ZeRO: every stage == plain data parallelism bit for bit, bytes and volume against the paper, what dies with a rank, a
+thousand imagined ranks.
+"""
 
 import json
 import os
@@ -14,14 +16,19 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 
-from core.foundations.experiment import Recorder, drain
+from core.foundations.figures import Outcome
+from core.foundations.lesson import Ask, takeaways, verdict
 from core.foundations.ranks import Group, RankLost
+from core.foundations.recorder import Recorder, drain
 from core.foundations.transformer import Shape, Transformer
-from core.zero import PREDICTIONS, LoseConfig, ScaleConfig, ShardsConfig, lose, scale, shards
+from core.zero import LoseConfig, ScaleConfig, ShardsConfig, lose, scale, shards
 from core.zero.count import BIG, COUNTED, imagined, kept
 from core.zero.formulas import FULL, MIXED, STAGES, VOLUME, gigabytes, parts, per_weight, words
 from core.zero.holders import DEAD, RANKS, WAYS, chunk, dealt, grid, lost_share, planned
-from core.zero.shards import LIBRARY, PAPER, WRITTEN, job
+from core.zero.lesson import LESSON
+from core.zero.lose import CUT_TENSORS, LOSS_CHECKPOINT, LOST_MOMENTS, LOST_THREE, LOST_WEIGHTS
+from core.zero.scale import FULLEST
+from core.zero.shards import HELD_THREE, HELD_TWO, LIBRARY, PAPER, WRITTEN, job
 from core.zero.state import Piece, together
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "zero.json").read_text())
@@ -98,7 +105,9 @@ def test_all_stages_compute_the_same_bits_where_sums_have_one_order(four, two):
     """PyTorch's four and the four written out, all with the hash of plain data parallelism."""
     for _, steps in (four, two):
         runs = [one for one in steps[-1].trained if one.in_order]
-        assert {(one.code, one.stage) for one in runs} == {(code, stage) for code in (LIBRARY, WRITTEN) for stage in STAGES}
+        assert {(one.code, one.stage) for one in runs} == {
+            (code, stage) for code in (LIBRARY, WRITTEN) for stage in STAGES
+        }
         assert len({one.hash for one in runs}) == 1 and all(one.differing == 0 for one in runs)
 
 
@@ -129,7 +138,9 @@ def test_the_written_stages_hold_what_the_formula_says(four):
 
 
 def test_what_pytorch_holds(four):
-    """Stage 1 is uneven and adds up; stage 2 is not the paper's: after the backward pass its weights are slices again."""
+    """Stage 1 is uneven and adds up; stage 2 is not the paper's: after the backward pass its weights are slices
+    again.
+    """
     _, steps = four
     weights, held = steps[-1].weights, {stage: everyone for code, stage, everyone in steps[-1].held if code == LIBRARY}
     means = [optimizer for _, _, optimizer in held[1]]
@@ -140,14 +151,21 @@ def test_what_pytorch_holds(four):
 
 
 def test_what_is_sent(four):
-    """The paper's 2P, 2P, 2P, 3P; PyTorch's stage 1 sends 3P, because it sums for everybody and then broadcasts every tensor."""
+    """The paper's 2P, 2P, 2P, 3P; PyTorch's stage 1 sends 3P, because it sums for everybody and then broadcasts every
+    tensor.
+    """
     _, steps = four
-    sent = {(code, stage): ({kind: count for kind, count, _ in counted}, numbers) for code, stage, counted, numbers in steps[-1].sent}
+    sent = {
+        (code, stage): ({kind: count for kind, count, _ in counted}, numbers)
+        for code, stage, counted, numbers in steps[-1].sent
+    }
     units = steps[-1].units
     for stage, volume in zip(STAGES, VOLUME, strict=True):
         assert sent[WRITTEN, stage][1] == pytest.approx(volume, rel=0.02)
         assert sent[LIBRARY, stage][1] == pytest.approx(3 if stage == 1 else volume, rel=0.02)
-    assert sent[LIBRARY, 1][0]["broadcast"] == len(list(Transformer(Shape(9, 2, 2, 16, 16, dialect="gpt2")).parameters()))
+    assert sent[LIBRARY, 1][0]["broadcast"] == len(
+        list(Transformer(Shape(9, 2, 2, 16, 16, dialect="gpt2")).parameters())
+    )
     assert sent[LIBRARY, 2][0] == {"all-gather": units, "reduce-scatter": units}
     assert sent[LIBRARY, 3][0] == {"all-gather": 2 * units, "reduce-scatter": units} == sent[WRITTEN, 3][0]
 
@@ -208,7 +226,10 @@ def test_dealing_out_is_fair_but_for_one_tensor(sizes, ranks):
 @given(data=st.data())
 def test_what_nobody_holds_is_dead(data):
     """Pieces put together: every number that a piece has is there, every other one is zero and counted."""
-    sizes = tuple((f"t{number}", size) for number, size in enumerate(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))))
+    sizes = tuple(
+        (f"t{number}", size)
+        for number, size in enumerate(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    )
     state = np.random.default_rng(0).normal(size=(3, sum(size for _, size in sizes))).astype(np.float32)
     pieces, alive, start = [], np.zeros(state.shape, bool), 0
     for name, size in sizes:
@@ -226,17 +247,21 @@ def test_what_nobody_holds_is_dead(data):
 
 def test_what_dies_is_what_the_formula_says(lost):
     figures, _ = lost
-    told = {name: figure.measured for name, figure in figures.items() if "lost, stage" in name}
-    assert all(told[f"weights lost, {way}"] == 0 for way in WAYS if way != "stage 3")
-    assert told["weights lost, stage 3"] == pytest.approx(25, abs=1) and told["means lost, stage 2"] == pytest.approx(25, abs=2)
-    for name in told:
-        assert figures[name].gap == pytest.approx(0, abs=1 if "stage 2" in name else 1e-9)
-    assert "means lost, stage 0" not in told and "means lost, stage 3, twice" not in told
-    assert figures["tensors with missing rows, stage 3"].gap == 0
+    lost_percent = [result for result in figures.values() if result.unit == "%"]
+    assert all(figures[LOST_WEIGHTS.of(way=way)].measured == 0 for way in WAYS if way != "stage 3")
+    assert figures[LOST_THREE].measured == pytest.approx(25, abs=1)
+    assert figures[LOST_MOMENTS.of(way="stage 2")].measured == pytest.approx(25, abs=2)
+    assert len(lost_percent) == 5 + 3
+    for result in lost_percent:
+        assert result.gap == pytest.approx(0, abs=1 if "stage 2" in result.name else 1e-9)
+    assert LOST_MOMENTS.of(way="stage 0") not in figures and LOST_MOMENTS.of(way="stage 3, twice") not in figures
+    assert figures[CUT_TENSORS].gap == 0
 
 
 def test_ranks_hold_what_was_planned(lost):
-    """ZeroRedundancyOptimizer deals tensors out as `dealt` does, FSDP2 cuts rows as `chunk` does, twice on a mesh of 2 x 2."""
+    """ZeroRedundancyOptimizer deals tensors out as `dealt` does, FSDP2 cuts rows as `chunk` does, twice on a mesh of 2
+    x 2.
+    """
     _, steps = lost
     first, last = steps[0], steps[-1]
     for way in WAYS:
@@ -250,12 +275,12 @@ def test_ranks_hold_what_was_planned(lost):
 def test_the_model_after_the_loss(lost):
     figures, steps = lost
     losses = dict(steps[-1].losses)
-    assert losses["replica"] == losses["nothing lost"]
+    assert losses["replica"] == pytest.approx(losses["nothing lost"], abs=1e-6)  # a mesh of 2 x 2 adds in two rounds
     for way in ("stage 1", "stage 2"):
         assert losses[way][0] == pytest.approx(losses["nothing lost"][0], abs=1e-5)
         assert losses[way][-1] != losses["nothing lost"][-1]
     assert losses["stage 3"][0] > losses["nothing lost"][0] + 0.05
-    assert figures["loss from the checkpoint"].measured != losses["nothing lost"][0]
+    assert figures[LOSS_CHECKPOINT].measured != losses["nothing lost"][0]
     assert steps[-1].gone == 2 and any("noticed" in step.doing and "closed" in step.doing for step in steps)
 
 
@@ -271,7 +296,12 @@ def test_the_grid_marks_the_dead(lost):
 def test_a_copy_elsewhere_loses_nothing(lost, rows):
     tensors = (("one", (rows, 3)), ("two", (8, 2)))
     weights, means = (dict(kind) for kind in planned(tensors))
-    assert lost_share(weights["stage 3, twice"], lost) == lost_share(weights["stage 0"], lost) == lost_share(means["stage 0"], lost) == 0
+    assert (
+        lost_share(weights["stage 3, twice"], lost)
+        == lost_share(weights["stage 0"], lost)
+        == lost_share(means["stage 0"], lost)
+        == 0
+    )
     assert sum(lost_share(weights["stage 3"], rank) for rank in range(RANKS)) == rows * 3 + 16
     assert grid(tensors, tuple(weights.items()), tuple(means.items()), None).shape[:3] == (2, len(WAYS), 2)
 
@@ -283,7 +313,16 @@ def test_real_and_imagined_ranks_lie_on_the_lines(scaled):
     """Rows of a small model cannot always be cut evenly: that is the one per cent."""
     _, steps = scaled
     last = steps[-1]
-    assert {ranks for _, ranks, _ in last.measured} == {1, 2, 4} and {ranks for _, ranks, _ in last.counted} == {8, 16, 32, 64, 128, 256, 512, 1024}
+    assert {ranks for _, ranks, _ in last.measured} == {1, 2, 4} and {ranks for _, ranks, _ in last.counted} == {
+        8,
+        16,
+        32,
+        64,
+        128,
+        256,
+        512,
+        1024,
+    }
     for stage, ranks, size in (*last.measured, *last.counted):
         assert size == pytest.approx(gigabytes(7.5e9, stage, ranks), rel=0.01)
 
@@ -292,8 +331,10 @@ def test_fsdp2_counted_is_the_formula_and_more(scaled):
     figures, steps = scaled
     after, peak = dict(steps[-1].now.after), dict(steps[-1].now.peak)
     assert steps[-1].now.ranks == 1024 and sum(list(after.values())[:3]) >= 16 * steps[-1].now.weights / 1024
-    assert after["gathered weights"] == after["buffers of reduce-scatter"] == 0 and sum(peak.values()) > sum(after.values())
-    assert figures["AdamW's means on the fullest of 1024 ranks"].measured == pytest.approx(8 * 54_272 * 4096 / GOLDEN["counted_7_5_billion"]["weights"])
+    assert after["gathered weights"] == after["buffers of reduce-scatter"] == 0 and sum(peak.values()) > sum(
+        after.values()
+    )
+    assert figures[FULLEST].measured == pytest.approx(8 * 54_272 * 4096 / GOLDEN["counted_7_5_billion"]["weights"])
 
 
 def test_the_counts_that_are_kept():
@@ -301,26 +342,31 @@ def test_the_counts_that_are_kept():
     counts = {(one.stage, one.ranks): one for one in kept()}
     golden = GOLDEN["counted_7_5_billion"]
     assert set(counts) == set(COUNTED)
-    assert BIG.matrix_parameters + (2 * BIG.vocabulary + BIG.context + 2 * BIG.n_layer + 1) * BIG.width == golden["weights"]
+    assert (
+        BIG.matrix_parameters + (2 * BIG.vocabulary + BIG.context + 2 * BIG.n_layer + 1) * BIG.width
+        == golden["weights"]
+    )
     for (stage, ranks), one in counts.items():
         assert (one.weights, one.layer_weights) == (golden["weights"], golden["layer_weights"])
         assert 0 <= sum(size for _, size in one.after[:3]) - 16 * one.weights / ranks < 4 * 400
         if stage == 3:
             assert dict(one.peak)["buffers of all-gather"] == 2 * one.layer_weights == golden["all_gather_buffer"]
-            assert dict(one.peak)["buffers of reduce-scatter"] == 4 * one.layer_weights == golden["reduce_scatter_buffer"]
+            assert (
+                dict(one.peak)["buffers of reduce-scatter"] == 4 * one.layer_weights == golden["reduce_scatter_buffer"]
+            )
     big = counts[3, 1024]
     assert sum(size for _, size in big.after[:3]) == pytest.approx(golden["states_1024_bytes"], abs=4 * 400)
     assert sum(size for _, size in counts[2, 1024].peak) > sum(size for _, size in big.peak)
 
 
 def test_fake_tensors_need_a_model_without_skip_init():
-    """Fails when torch has mended it: then `count.bare` can go."""
+    """Fails when torch has fixed it: then `count.bare` can go."""
     with FakeTensorMode(), pytest.raises(RuntimeError, match="swap"):
         Transformer(Shape(9, 1, 2, 16, 8))
 
 
 def test_a_mesh_cannot_be_made_under_fake_tensors():
-    """Fails when torch has mended it: then `count.count` need not make its mesh outside."""
+    """Fails when torch has fixed it: then `count.count` need not make its mesh outside."""
     with imagined(4), FakeTensorMode(), pytest.raises(DataDependentOutputException):
         init_device_mesh("cpu", (4,))
 
@@ -329,12 +375,15 @@ def test_a_mesh_cannot_be_made_under_fake_tensors():
 
 
 def test_bad_settings_get_a_sentence(refusal):
-    assert refusal(ShardsConfig, windows=6) == "windows must be a multiple of ranks, so that every rank gets as many, got 6 windows and 4 ranks"
+    assert (
+        refusal(ShardsConfig, windows=6)
+        == "windows must be a multiple of ranks, so that every rank gets as many, got 6 windows and 4 ranks"
+    )
     assert refusal(ShardsConfig, ranks=5) == "ranks must be at most 4 ranks, got 5"
-    assert refusal(ShardsConfig, width=33).startswith("width must be a multiple of n_head")
+    assert refusal(ShardsConfig, width=33).startswith("width must be a multiple of the number of heads")
     assert refusal(LoseConfig, lost=4) == "lost must be at most 3, got 4"
     assert refusal(ScaleConfig, ranks=1025) == "ranks must be at most 1024 ranks, got 1025"
-    assert refusal(ScaleConfig, width=4097).startswith("width must be a multiple of n_head")
+    assert refusal(ScaleConfig, width=4097).startswith("width must be a multiple of the number of heads")
     assert refusal(ScaleConfig, card=1e9) == "card must be at most 1000, got 1e+09"
 
 
@@ -342,14 +391,40 @@ def test_a_batch_that_does_not_fit_the_ranks_of_torchrun(refusal):
     assert refusal(lambda: next(job(0, 3, ShardsConfig()))).endswith("got 8 windows and 3 ranks")
 
 
-# --- predictions ------------------------------------------------------------------------------------------------------
+# --- the lesson -------------------------------------------------------------------------------------------------------
 
 
-def test_predictions_are_decided_by_the_runs(two, four, lost, scaled):
-    right = {"two": 1, "sends": 2, "bits": 1, "dies": 2, "floor": 2, "peak": 2}
-    runs = {"two": two, "sends": four, "bits": four, "dies": lost, "means": lost, "floor": scaled, "peak": scaled}
-    for asked in PREDICTIONS:
-        name = asked.right.__name__.removesuffix("_answer")
-        figures, _ = runs[name]
-        assert asked.right(figures) == right.get(name, 1), asked.question
-        assert asked.because(figures).endswith(".") and "\n" not in asked.because(figures)
+def test_the_questions_are_decided_by_the_runs(two, four, lost, scaled):
+    asks = [step for step in LESSON.steps if isinstance(step, Ask)]
+    runs = (two, four, four, lost, lost, scaled, scaled)
+    right = (
+        "about 8",
+        "stage 3 and another one",
+        "nearly: less than 0.001 apart",
+        "a part of every layer",
+        "the same",
+        "about 30",
+        "more than 10 times as large",
+    )
+    for ask, (figures, _), answer in zip(asks, runs, right, strict=True):
+        index, because = verdict(ask, Outcome(figures, None, None))
+        assert ask.answers[index] == answer, ask.text
+        assert because.endswith(".") and "\n" not in because
+
+
+def test_what_was_seen_follows_the_numbers(four, lost, scaled):
+    def said(run, config, figures):
+        return takeaways(run.experiment, Outcome(figures, config, None))
+
+    held, price, same = said(shards, ShardsConfig(**QUICK), four[0])
+    assert "held 16.0 bytes per weight" in held and "50 % more communication" in price
+    assert same.startswith("Added in the order of the ranks, all stages gave the same weights bit for bit")
+    damage, copies = said(lose, LoseConfig(), lost[0])
+    assert "the model is damaged" in damage and "the kill changed nothing" in copies
+    states, peak = said(scale, ScaleConfig(ranks=1024), scaled[0])
+    assert "which fits into 80 GB" in states and "times its states" in peak
+
+
+def test_stage_2_of_pytorch_is_not_called_a_miss_of_the_formula(four):
+    figures, _ = four
+    assert figures[HELD_TWO].expected is None and figures[HELD_TWO].measured < figures[HELD_THREE].measured + 0.5

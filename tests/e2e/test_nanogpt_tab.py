@@ -1,5 +1,6 @@
 """The tab in a real browser, as a student uses it."""
 
+import inspect
 import json
 import pickle
 import re
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 from core.foundations.machine import this_machine
 from core.foundations.turns import MOST_ACTIVE, turns
 from pages._kit import live
-from tests.e2e.conftest import wait_until
+from tests.e2e.conftest import downloaded, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -24,7 +25,11 @@ def status(page):
 
 
 def choose(page, name):
-    page.get_by_role("radio", name=name).click()
+    page.locator(f'.viz-card[data-name="{name}"]').click()
+
+
+def more(page, name):
+    page.locator("#nanogpt-more").get_by_role("tab", name=name).click()
 
 
 def fill(page, experiment, **values):
@@ -41,9 +46,13 @@ def idle():
 
 def test_first_visit_shows_the_start_state(visit):
     page = visit()
-    expect(page.locator(".viz-question")).to_have_text("What has a model learnt when its loss falls?")
-    expect(page.locator(".viz-strip")).to_contain_text("first loss")
-    assert "ln V 4.09" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    expect(page.locator("#nanogpt h1")).to_have_text("What has a model learned when its loss falls?")
+    expect(page.locator("#nanogpt-idea")).to_contain_text("guesses the next token")
+    expect(page.locator(".viz-idea .viz-term").first).to_be_visible()
+    expect(page.locator(".viz-diagram svg")).to_be_visible()
+    assert page.locator(".viz-card").count() == 3
+    expect(page.locator(".viz-strip")).to_contain_text("loss before training")
+    assert "know nothing 4.09" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
 
 
 def test_run_ends_with_figures_data_and_a_model(visit, tmp_path):
@@ -51,15 +60,15 @@ def test_run_ends_with_figures_data_and_a_model(visit, tmp_path):
     press(page, "Run")
     expect(status(page)).to_contain_text("done: validation loss", timeout=60_000)
     strip = page.locator(".viz-strip")
-    for name in ("first loss", "parameters", "validation loss against triples", "training speed"):
+    for name in ("loss before training", "parameters", "validation loss of a trigram table", "training speed"):
         expect(strip).to_contain_text(name)
     expect(strip).to_contain_text("torch")  # the machine stands beside what was measured on it
-    page.get_by_text("Take it with you").click()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download the data of this run").click()
-    data = json.loads(download.value.path().read_text())
+    more(page, "Take it with you")
+    data = json.loads(
+        downloaded(page, page.get_by_role("button", name="Download the data of this run")).path().read_text()
+    )
     assert data["config"]["steps"] == 40 and len(data["data"]) > 40
-    assert {figure["name"] for figure in data["figures"]} >= {"first loss", "parameters"}
+    assert {figure["name"] for figure in data["figures"]} >= {"loss before training", "parameters"}
     expect(page.locator(".viz-take")).to_contain_text("python -m core nanogpt train --n_layer 2 --steps 40")
     expect(page.locator(".viz-take")).to_contain_text("?tab=nanogpt&run=train&n_layer=2&steps=40")
     assert wait_until(idle)
@@ -72,7 +81,7 @@ def test_stop_keeps_what_was_computed_and_frees_the_seat(visit):
     press(page, "Stop")
     expect(status(page)).to_contain_text("what was computed stays")
     assert wait_until(idle, 5)
-    assert "batch" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "training" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
 
@@ -155,7 +164,9 @@ def test_picture_survives_a_hidden_tab_and_a_resize(visit):
     page.evaluate("document.querySelector('.viz-page').style.display = 'none'")
     page.set_viewport_size({"width": 900, "height": 800})
     page.evaluate("document.querySelector('.viz-page').style.display = ''")
-    page.wait_for_function("c => Math.abs(c.width / devicePixelRatio - c.parentElement.clientWidth) < 2", arg=canvas.element_handle())
+    page.wait_for_function(
+        "c => Math.abs(c.width / devicePixelRatio - c.parentElement.clientWidth) < 2", arg=canvas.element_handle()
+    )
     box = canvas.bounding_box()
     assert 0 < box["width"] < 900
 
@@ -164,7 +175,7 @@ def test_link_sets_the_fields_and_a_bad_one_says_so(visit):
     page = visit("?tab=nanogpt&run=fork&n_layer=2&change=no_norm&seed=7")
     expect(page.locator("#nanogpt-fork-n_layer-in")).to_have_value("2")
     expect(page.locator("#nanogpt-fork-change-in")).to_have_value("no_norm")
-    expect(page.locator(".viz-question")).to_contain_text("one change")
+    expect(page.locator(".viz-asks")).to_contain_text("one change")
     page = visit("?tab=nanogpt&run=train&n_layer=99")
     expect(status(page)).to_contain_text("n_layer must be at most 8 layers, got 99")
     expect(page.locator("#nanogpt-train-n_layer-in")).to_have_value("4")
@@ -173,21 +184,23 @@ def test_link_sets_the_fields_and_a_bad_one_says_so(visit):
 BAD = [
     ({"steps": 0}, "steps must be at least 1 step, got 0"),
     ({"steps": -3}, "steps must be at least 1 step, got -3"),
-    ({"width": 65, "n_head": 3}, "width must be a multiple of n_head"),
+    ({"width": 65, "n_head": 3}, "width must be a multiple of the number of heads"),
     ({"seed": 1e30}, "seed must be at most 4294967295"),
     ({"n_layer": 99}, "n_layer must be at most 8 layers, got 99"),
     ({"steps": ""}, "steps must be a whole number, got nothing"),
     ({"corpus": "own", "own_text": ""}, "your own text is empty"),
     ({"corpus": "own", "own_text": "a"}, "2 different characters"),
     ({"corpus": "own", "own_text": "aaaaaaaaaaaa"}, "2 different characters"),
-    ({"corpus": "own", "own_text": "to be or not to be"}, "context"),
+    ({"corpus": "own", "own_text": "to be or not to be"}, "paste at least 81 characters and set the context to 8"),
+    ({"learning_rate": "1,000"}, "learning_rate must be a number: '1,000' could mean 1 or 1000"),
+    ({"n_layer": "two"}, "n_layer must be a whole number, got 'two'"),
 ]
 
 
 def test_bad_input_gets_one_sentence_and_keeps_everything(visit):
     page = visit()
     for values, expected in BAD:
-        page.locator('.viz-fields[data-experiment="train"] button').evaluate("b => b.click()")
+        page.locator('.viz-fields[data-experiment="train"] .viz-defaults').evaluate("b => b.click()")
         fill(page, "train", **values)
         press(page, "Run")
         expect(status(page)).to_contain_text(re.compile(re.escape(expected), re.IGNORECASE))
@@ -200,12 +213,17 @@ def test_bad_input_gets_one_sentence_and_keeps_everything(visit):
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
-    [("big.txt", b"word " * 1_200_000, "at most 5 MB"), ("latin.txt", "caf\u00e9 \u00fcber".encode("latin-1") * 50, "UTF-8")],
+    [
+        ("big.txt", b"word " * 1_200_000, "at most 5 MB"),
+        ("latin.txt", "caf\u00e9 \u00fcber".encode("latin-1") * 50, "UTF-8"),
+    ],
 )
 def test_bad_text_file(visit, name, content, expected):
     page = visit()
     fill(page, "train", corpus="own")
-    page.locator("#nanogpt-train-own_file input[type=file]").set_input_files({"name": name, "mimeType": "text/plain", "buffer": content})
+    page.locator("#nanogpt-train-own_file input[type=file]").set_input_files(
+        {"name": name, "mimeType": "text/plain", "buffer": content}
+    )
     page.locator("#nanogpt-train-own_file").get_by_text(name.split(".")[0]).wait_for()
     press(page, "Run")
     expect(status(page)).to_contain_text(expected)
@@ -215,7 +233,7 @@ def test_learning_rate_ten_stops_and_keeps_the_curve(visit):
     page = visit("?tab=nanogpt&run=train&learning_rate=10")
     press(page, "Run")
     expect(status(page)).to_contain_text("a smaller learning rate", timeout=60_000)
-    assert "batch" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "training" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
     assert wait_until(idle)
 
 
@@ -235,11 +253,9 @@ def test_trained_model_can_be_downloaded_uploaded_and_written_with(visit, tmp_pa
     fill(page, "generate", model="own", length=20)
     press(page, "Run")  # the model just trained was handed over
     expect(status(page)).to_contain_text("20 of 20", timeout=30_000)
-    page.get_by_text("Take it with you").click()
-    with page.expect_download() as download:
-        page.locator("a[download='model.safetensors']").last.click()
+    more(page, "Take it with you")
     model = tmp_path / "model.safetensors"
-    download.value.save_as(model)
+    downloaded(page, page.locator("a[download='model.safetensors']").last).save_as(model)
     page = visit("?tab=nanogpt&run=generate&length=20")
     fill(page, "generate", model="own")
     upload = page.locator("#nanogpt-generate-model_file input[type=file]")
@@ -268,34 +284,37 @@ def test_generate_can_be_walked_through(visit):
     assert letters.count() == 31  # the prompt and thirty characters
     letters.nth(3).click()
     expect(letters.nth(3)).to_have_class(re.compile("viz-now"))
-    expect(page.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("mean surprise")
+    expect(page.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text("mean surprisal")
 
 
 def test_fork_is_equal_until_it_parts(visit):
     page = visit("?tab=nanogpt&run=fork&n_layer=1&steps=20&fork_at=10")
     press(page, "Run")
     expect(status(page)).to_contain_text("done", timeout=60_000)
-    row = page.locator(".viz-strip tr", has_text="largest difference of losses before the fork")
-    expect(row.locator("td").nth(1)).to_have_text("0")
+    row = page.locator(".viz-strip tr", has_text="largest loss difference before the fork")
+    expect(row.locator("td").nth(0)).to_have_text("0")
 
 
-def test_prediction_is_decided_by_the_run(visit):
-    page = visit()
-    page.get_by_text("Try this: predict, then run").click()
-    page.get_by_role("button", name="not at all").click()
-    expect(page.locator(".viz-verdict").nth(2)).to_contain_text("mean surprise was 0.00", timeout=60_000)
-    expect(page.get_by_role("button", name="not at all")).to_have_class(re.compile("viz-right"))
-    expect(page.locator("#nanogpt-generate-temperature-in")).to_have_value("0")
+def test_a_decimal_comma_is_a_decimal_comma(visit):
+    """The browser's own number field dropped it: 0,01 ran with a learning rate of 1."""
+    page = visit("?tab=nanogpt&run=train&n_layer=1&steps=2")
+    fill(page, "train", learning_rate="0,01")
+    more(page, "Take it with you")
+    expect(page.locator(".viz-take")).to_contain_text("--learning_rate 0.01")
+    press(page, "Run")
+    expect(status(page)).to_contain_text("done", timeout=60_000)
 
 
-def test_lesson_and_code_come_from_the_module_that_runs(visit):
-    import inspect
-
+def test_all_files_of_an_experiment_can_be_read(visit):
+    from core.foundations import transformer
     from core.nanogpt import generating
 
     page = visit("?tab=nanogpt&run=generate")
-    page.get_by_text("How it works").click()
-    expect(page.locator(".md.prose", has_text="Generating: one character after the other")).to_be_visible()
+    expect(page.locator("#nanogpt .md.prose", has_text="Generating: one token after the other")).to_be_visible()
+    expect(page.locator("#nanogpt .md.prose", has_text="A decoder-only transformer")).to_be_visible()
     expect(page.locator(".katex").first).to_be_visible()
-    page.get_by_text("The code that ran").click()
-    expect(page.locator(".cm-content")).to_contain_text(inspect.getsource(generating).splitlines()[0][4:40])
+    more(page, "The code that ran")
+    first = inspect.getsource(generating).splitlines()[0][4:40]
+    expect(page.locator(".cm-content")).to_contain_text(first)
+    page.get_by_role("button", name="core/foundations/transformer.py").click()
+    expect(page.locator(".cm-content")).to_contain_text(inspect.getsource(transformer).splitlines()[0][4:40])

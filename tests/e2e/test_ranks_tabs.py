@@ -1,4 +1,6 @@
-"""Tabs whose runs are several processes: two browsers at once, a rank that dies in the middle, Stop and a closed page."""
+"""Tabs whose runs are several processes: two browsers at once, a rank that dies in the middle, Stop and a closed
+page.
+"""
 
 import os
 import signal
@@ -64,7 +66,10 @@ def test_a_rank_that_dies_is_named(running, topic, experiment):
 
 
 def test_stop_and_a_closed_page_end_the_ranks(running):
-    for leave in (lambda page, tab: tab.get_by_role("button", name="Stop", exact=True).click(), lambda page, tab: page.close()):
+    for leave in (
+        lambda page, tab: tab.get_by_role("button", name="Stop", exact=True).click(),
+        lambda page, tab: page.close(),
+    ):
         page, tab = running(*TABS[0])
         assert wait_until(alive, 60)
         leave(page, tab)

@@ -1,4 +1,6 @@
-"""The pairs of the RLHF tab in a real browser: clicks by mouse and keyboard teach the model, and go on to the next experiment."""
+"""The pairs of the RLHF tab in a real browser: clicks by mouse and keyboard teach the model, and go on to the next
+experiment.
+"""
 
 import pytest
 from playwright.sync_api import expect
@@ -13,8 +15,8 @@ def tab(visit, url):
     def open_tab(query):
         page = visit()
         page.goto(f"{url}?tab=rlhf{query}")
-        page.wait_for_selector("#rlhf-picture .viz-card")
-        page.wait_for_selector("#rlhf-form [role=radio]")
+        page.wait_for_selector("#rlhf-picture .viz-choice")
+        page.wait_for_selector("#rlhf-cards [role=radio]")
         return page, page.locator("#rlhf-picture"), page.locator("#rlhf-transport .viz-status")
 
     return open_tab
@@ -26,15 +28,17 @@ def clicks(page, experiment="preferences"):
 
 def test_the_user_chooses_by_mouse_and_by_keyboard(tab):
     page, picture, status = tab("&run=preferences")
-    note, cards = picture.locator(".viz-pairs .viz-note"), picture.locator(".viz-card")
-    expect(note).to_contain_text("somebody who likes cheerful cards chooses")
+    note, cards = picture.locator(".viz-pairs .viz-note"), picture.locator(".viz-choice")
+    expect(note).to_contain_text("Click a card to choose yourself")
     first = cards.nth(0).text_content()
     cards.nth(1).click()
     expect(note).to_contain_text("You have chosen 1 of 40 times. 1 more")
     assert page.locator("#rlhf-preferences-rule-in").input_value() == "you" and cards.nth(0).text_content() != first
     cards.nth(0).click()
     expect(status).to_contain_text("of the choices when left out", timeout=60_000)
-    assert cards.nth(0).evaluate("card => card === document.activeElement"), "the run replaced the picture; the focus came back"
+    assert cards.nth(0).evaluate("card => card === document.activeElement"), (
+        "the run replaced the picture; the focus came back"
+    )
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
     expect(note).to_contain_text("You have chosen 4 of 40 times")
@@ -50,7 +54,7 @@ def test_too_few_clicks_get_one_sentence_and_nothing_is_lost(tab):
     page.locator("#rlhf-transport .viz-run").click()
     expect(status).to_contain_text("At least 2 choices are needed", timeout=60_000)
     expect(picture.locator(".viz-pairs .viz-note")).to_contain_text("You have chosen 0 of 40 times")
-    assert picture.locator(".viz-card").count() == 2
+    assert picture.locator(".viz-choice").count() == 2
 
 
 def test_a_link_holds_the_clicks(tab):

@@ -87,7 +87,9 @@ class Server:
         return Load(self.process.memory_info().rss / 2**20, self.process.num_threads(), len(connections))
 
     def rest(self, seconds: float = 5.0, limit: float = 120.0) -> None:
-        """Wait until the server has used less than a fifth of a core (Gradio, idle, takes a twentieth) for `seconds` on end."""
+        """Wait until the server has used less than a fifth of a core (Gradio, idle, takes a twentieth) for `seconds` on
+        end.
+        """
         if self.process is None:
             time.sleep(seconds)
             return
@@ -104,7 +106,9 @@ def served(url: str | None) -> Iterator[Server]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": folder}
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
         try:
             end = time.monotonic() + 180
             while answer(port, "/")[0] != 200:
@@ -169,7 +173,9 @@ def run_and_close(client: Client, seen: Seen, settings: dict[str, Any]) -> None:
     try:
         with httpx.Client(timeout=120) as browser:
             browser.post(client.src_prefixed + "queue/join", json=event).raise_for_status()
-            with browser.stream("GET", client.src_prefixed + "queue/data", params={"session_hash": client.session_hash}) as stream:
+            with browser.stream(
+                "GET", client.src_prefixed + "queue/data", params={"session_hash": client.session_hash}
+            ) as stream:
                 steps = 0
                 for line in stream.iter_lines():
                     message = json.loads(line[5:]) if line.startswith("data:") else {}
@@ -199,7 +205,10 @@ def steps_in(output: Any, before: int) -> int:
 
 def lesson(clients: list[Client], steps: int) -> list[Seen]:
     """Everyone presses Run in the same moment; returns what each of them saw."""
-    people = [Seen(steps, "close" if i % 10 == 9 and i // 10 < LEAVERS else "stop" if i % 3 == 1 else "") for i in range(len(clients))]
+    people = [
+        Seen(steps, "close" if i % 10 == 9 and i // 10 < LEAVERS else "stop" if i % 3 == 1 else "")
+        for i in range(len(clients))
+    ]
     whistle = threading.Barrier(len(people))
 
     def one(number: int) -> None:
@@ -257,7 +266,11 @@ def fairness(people: list[Seen]) -> list[float]:
     moment, end = min((begin for _, begin, _ in spans), default=0.0), max((last for _, _, last in spans), default=0.0)
     while moment + WINDOW_SECONDS <= end:
         after = moment + WINDOW_SECONDS
-        moved = [steps_at(one, after) - steps_at(one, moment) for one, begin, last in spans if begin <= moment and last >= after]
+        moved = [
+            steps_at(one, after) - steps_at(one, moment)
+            for one, begin, last in spans
+            if begin <= moment and last >= after
+        ]
         if len(moved) > 1 and max(moved) > 0:
             shares.append(min(moved) / max(moved))
         moment = after
@@ -272,7 +285,13 @@ def lines_of(people: list[Seen], before: Load | None, after: Load | None, taken:
         Line("first update, median", "s", statistics.median(waits), None, None),
         Line("first update, 95 % of all", "s", waits[math.ceil(0.95 * len(waits)) - 1], None, None),
         Line("first update, the last one", "s", waits[-1], None, None),
-        Line("slowest as a share of fastest, median window", "", statistics.median(shares) if shares else math.nan, None, None),
+        Line(
+            "slowest as a share of fastest, median window",
+            "",
+            statistics.median(shares) if shares else math.nan,
+            None,
+            None,
+        ),
         Line("slowest as a share of fastest, worst window", "", min(shares, default=math.nan), None, None),
         Line("errors", "", errors, None, None, "0", errors == 0),
         Line("people without an update", "", unseen, None, None, "0", unseen == 0),
@@ -282,7 +301,15 @@ def lines_of(people: list[Seen], before: Load | None, after: Load | None, taken:
         lines += [
             Line("memory after, before", "MiB", after.mib, before.mib, after.mib / before.mib),
             Line("threads after, before", "", after.threads, before.threads, after.threads / before.threads),
-            Line("open connections after, before", "", after.sockets, before.sockets, None, "as before", after.sockets <= before.sockets),
+            Line(
+                "open connections after, before",
+                "",
+                after.sockets,
+                before.sockets,
+                None,
+                "as before",
+                after.sockets <= before.sockets,
+            ),
         ]
     return lines
 
@@ -313,7 +340,10 @@ def play(arguments: argparse.Namespace) -> int:
         if one.error or not one.updates:
             print(f"client {number}: {one.error or 'never saw an update'}", file=sys.stderr)
     lines = lines_of(seen, before, after, taken)
-    print(f"{people} connected in {connected:.1f} s; the lesson took {lasted:.1f} s; {sum(len(one.updates) for one in seen)} updates")
+    print(
+        f"{people} connected in {connected:.1f} s; the lesson took {lasted:.1f} s;"
+        f" {sum(len(one.updates) for one in seen)} updates"
+    )
     report(f"classroom of {people}", lines, arguments, clients=people, steps=steps, lesson_seconds=round(lasted, 1))
     return int(any(line.met is False for line in lines if line.goal == "0"))
 

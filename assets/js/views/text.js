@@ -1,0 +1,16 @@
+import { make } from "../dom.js";
+
+/**
+ * A text. As a panel of its own a run replaces it; in a player each frame has one.
+ * @type {import("../types.js").Mount}
+ */
+export const mount = (place, spec) => {
+  const pre = place.appendChild(make("pre", "viz-text", spec.text || ""));
+  pre.tabIndex = 0;
+  if (spec.height) pre.style.height = spec.height + "px";
+  return {
+    update: (data) => (pre.textContent = data.text),
+    show: (frames, i) => (pre.textContent = frames.length ? frames[i][spec.id] : ""),
+    destroy: () => {},
+  };
+};

@@ -1,0 +1,215 @@
+"""The lesson of the tab nanoGPT: the model for the lessons of the other topics."""
+
+from core.foundations.figures import Outcome, band
+from core.foundations.lesson import Ask, Card, Lesson, Look, Run
+from core.nanogpt.forking import CHANGES, LOSS_B, SAME_WEIGHTS
+from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
+from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
+
+RUNGS = (
+    "does not even know how often each character occurs",
+    "knows how often each character occurs, but not the pairs",
+    "knows the pairs, but not the triples",
+    "knows more than all triples",
+)
+BY_HEART = 0.3  # nats: where the training loss is lower by this, the model learns its text by heart
+
+
+# --- train ---
+
+
+def rung(run: Outcome) -> int:
+    """How many of the tables the model beats: single characters, pairs, triples."""
+    return sum(run[LOSS].measured < run[TABLE.of(n=n)].measured for n in NGRAMS)
+
+
+def how_far_it_fell(run: Outcome) -> str:
+    start, end, choices = run[FIRST_LOSS].measured, run[LOSS].measured, run[CHOICES]
+    return (
+        f"The loss on new text went from {start:.2f} to {end:.2f} nats. Before training the model was as unsure as"
+        f" between {choices.expected:.0f} equally likely characters, now as between {choices.measured:.1f}."
+    )
+
+
+def what_it_knows(run: Outcome) -> str:
+    tables = ", ".join(f"{run[TABLE.of(n=n)].measured:.2f}" for n in NGRAMS)
+    return f"It {RUNGS[rung(run)]}: counting single characters, pairs and triples reaches {tables} on the same text."
+
+
+def learned_by_heart(run: Outcome) -> str:
+    training, validation = run[TRAINING_LOSS].measured, run[LOSS].measured
+    if validation - training < BY_HEART:
+        return ""
+    return (
+        f"On the text it learns from, its loss is {training:.2f}, on new text {validation:.2f}: it is learning the text"
+        " by heart (overfitting)."
+    )
+
+
+def blew_up(run: Outcome) -> str:
+    loss = run[LAST_LOSS]
+    return (
+        f"The loss jumped to {loss.measured:.3g}, where knowing nothing costs {loss.expected:.2f}: the steps were too "
+        "large."
+    )
+
+
+# --- generate ---
+
+
+def how_unsure_it_was(run: Outcome) -> str:
+    return (
+        f"At each place it was as unsure as between {run[ENTROPY].measured:.1f} equally likely tokens, and what it drew"
+        f" surprised it by {run[SURPRISAL].measured:.2f} nats on average."
+    )
+
+
+def what_it_copied(run: Outcome) -> str:
+    return f"The longest stretch that it copied from its training text has {run[COPIED].measured:.0f} characters."
+
+
+# --- fork ---
+
+WHY = {
+    "no_residual": "each layer now replaces what came before instead of adding to it",
+    "no_norm": "the numbers between the layers may now have any size",
+    "no_positions": "attention can no longer see how far back a character stands",
+    "learning_rate": "each step now moves the weights by another distance",
+    "heads": "the same weights are read as other heads",
+    "tying": "the output layer is thrown away and the embedding takes its place",
+}
+
+
+def what_the_change_did(run: Outcome) -> str:
+    b, change = run[LOSS_B], run.config.change
+    way = "did harm" if b.difference > 0.02 else "helped" if b.difference < -0.02 else "made hardly a difference"
+    return (
+        f"In B, {WHY[change]} ({CHANGES[change]}). That {way}: on new text A ended at {b.expected:.2f} nats, B at "
+        f"{b.measured:.2f} ({b.difference:+.2f})."
+    )
+
+
+def nothing_else_differed(run: Outcome) -> str:
+    return (
+        f"At step {run.config.fork_at} A and B differed in {run[SAME_WEIGHTS].measured:,.0f} weights, so whatever"
+        " happened afterwards has this one cause."
+    )
+
+
+CARDS = (
+    Card(
+        "train",
+        "Train a GPT from nothing",
+        "start",
+        16,
+        "a real training run, live",
+        (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
+        ("nanogpt.trainer", "foundations.transformer", "foundations.corpus"),
+    ),
+    Card(
+        "generate",
+        "Watch a model write",
+        "start",
+        4,
+        "a trained model, token by token",
+        (how_unsure_it_was, what_it_copied),
+        ("foundations.sampling", "foundations.transformer"),
+    ),
+    Card(
+        "fork",
+        "Change one thing halfway",
+        "deeper",
+        17,
+        "two runs, equal to the last bit until the change",
+        (what_the_change_did, nothing_else_differed),
+        ("nanogpt.trainer", "foundations.transformer"),
+    ),
+)
+
+STEPS = (
+    Look(
+        "Follow the arrows. Each character becomes a row of numbers, its embedding. In every layer, attention heads add"
+        " to it some of the numbers of earlier characters, and an MLP, a small network, works on each row. Out come the"
+        " probabilities of the next character.",
+        "diagram",
+    ),
+    Ask(
+        "Before any training the model knows nothing: all V characters of the text are equally likely to it. How large"
+        " will its loss be?",
+        "train",
+        {"steps": 20},
+        ("near 0, no surprise", "ln V, the surprise at one of V equally likely ones", "far above ln V"),
+        lambda run: band(run[FIRST_LOSS].difference, -1.0, 0.3),
+        lambda run: (
+            f"It was {run[FIRST_LOSS].measured:.2f} nats, and ln V is {run[FIRST_LOSS].expected:.2f}: the untrained"
+            " model spreads its guesses evenly over all characters."
+        ),
+    ),
+    Look(
+        "The dashed lines are what counting reaches, without a network. Counting pairs means: note what came after each"
+        " character. In the play, h comes after t 32 times of 100, so an h there has a surprisal of −ln 0.32 = 1.14"
+        " nats. Triples look at two characters before.",
+        "loss",
+        "train",
+    ),
+    Ask(
+        "Now it trains for 150 steps on the play, a few seconds. Which is true of it then?",
+        "train",
+        {"steps": 150},
+        RUNGS,
+        rung,
+        lambda run: (
+            f"The validation loss ended at {run[LOSS].measured:.2f} nats. Counting characters, pairs and triples"
+            " reaches " + ", ".join(f"{run[TABLE.of(n=n)].measured:.2f}" for n in NGRAMS) + " on the same text."
+        ),
+    ),
+    Look(
+        "Drag this slider back to step 0, then forward: first noise, then shapes of words. Each square below is one"
+        " attention head: a row is a character of the text under it, and its dark cells are the earlier characters that"
+        " it mixes in. Point at a cell to read it.",
+        "rewind",
+        "train",
+    ),
+    Run(
+        "Now a model that has trained much longer will write. Watch the bars: they are the tokens it considers for the"
+        " next place, and the marked one is drawn.",
+        "generate",
+        {},
+        "writing",
+    ),
+    Ask(
+        "At temperature 0 it always takes the likeliest token. How much will what it takes surprise it?",
+        "generate",
+        {"temperature": 0.0, "length": 200},
+        ("not at all", "a little, under 0.2 nats", "as much as before"),
+        lambda run: band(run[SURPRISAL], 1e-9, 0.2),
+        lambda run: (
+            f"Its average surprise was {run[SURPRISAL].measured:.2f} nats: at temperature 0 the likeliest token gets "
+            "probability 1, and what is certain is no surprise."
+        ),
+    ),
+    Ask(
+        "Two equal runs. Halfway through, B loses its residual connections. Will it recover?",
+        "fork",
+        {"change": "no_residual", "steps": 120, "fork_at": 60},
+        ("yes, within 0.05 nats of A", "partly, within 0.5 nats", "no"),
+        lambda run: band(run[LOSS_B].difference, 0.05, 0.5),
+        lambda run: (
+            f"On new text A ended at {run[LOSS_B].expected:.2f} nats and B at {run[LOSS_B].measured:.2f}: "
+            f"{run[LOSS_B].difference:+.2f}."
+        ),
+    ),
+)
+
+LESSON = Lesson(
+    question="What has a model learned when its loss falls?",
+    idea=(
+        "A language model guesses the next token of a text; here a token is one character. It gives every possible"
+        " token a probability, and the loss is its average surprise at the token that really came. Training changes the"
+        " weights so that the loss falls. Inside, each attention head looks back at earlier tokens and takes from them"
+        " what helps the guess."
+    ),
+    formula=r"\text{loss} = \text{average of } -\ln\, p(\text{the token that came} \mid \text{the tokens before it})",
+    experiments=CARDS,
+    steps=STEPS,
+)

@@ -1,0 +1,282 @@
+"""The lesson of the tab RLHF."""
+
+from core.foundations.figures import Outcome, band
+from core.foundations.lesson import Ask, Card, Lesson, Look, Run
+from core.rlhf.dpo import ACCURACY, BEST_KL_THREE, CAP, TARGET_KL
+from core.rlhf.dpo import GOLD as DPO_GOLD
+from core.rlhf.hacking import GOLD_END, LARGE_BETA, PROXY_END
+from core.rlhf.ppo import GOLD as PPO_GOLD
+from core.rlhf.ppo import KL
+from core.rlhf.ppo import PROXY as PPO_PROXY
+from core.rlhf.preferences import CORRELATION, NEW, SEEN, UNREAD
+from core.rlhf.reward import YOU
+
+TURNED = 0.3  # standard deviations that the true reward must lose from its peak
+
+
+# --- preferences ------------------------------------------------------------------------------------------------------
+
+
+def preferences_agreement(run: Outcome) -> str:
+    new = run[NEW].measured
+    verdict = "hardly better than a coin" if new < 60 else "clearly better than a coin" if new < 80 else "mostly right"
+    seen = "choices left out of its training" if run.config.rule == YOU else "pairs it has never seen"
+    return (
+        f"The reward model agrees with {run[SEEN].measured:.0f} % of the choices it learned from and with {new:.0f} %"
+        f" of {seen}: {verdict}."
+    )
+
+
+def preferences_language(run: Outcome) -> str:
+    unread = run[UNREAD]
+    gain = -unread.difference
+    helps = gain > 2 and unread.expected > 55
+    meaning = "so knowing which words keep company helps" if helps else "so knowing the words gains little here"
+    return f"A model that can only tell words apart reaches {unread.measured:.0f} %, {meaning}."
+
+
+def preferences_copy(run: Outcome) -> str:
+    likeness = run[CORRELATION].measured
+    meaning = "a close copy" if likeness > 0.9 else "only a rough copy" if likeness > 0.5 else "a poor copy"
+    return f"Its reward is {meaning} of the hidden rule: their correlation is {likeness:.2f}."
+
+
+# --- ppo --------------------------------------------------------------------------------------------------------------
+
+
+def ppo_rewards(run: Outcome) -> str:
+    proxy, gold = run[PPO_PROXY].measured, run[PPO_GOLD]
+    gain = gold.difference
+    verdict = "likes the new cards better, too" if gain > 0.1 else "does not like the new cards better"
+    return (
+        f"The learned reward went from 0 to {proxy:+.1f} standard deviations. The true rule {verdict}: its points went"
+        f" from {gold.expected:+.2f} to {gold.measured:+.2f}."
+    )
+
+
+def ppo_yours(run: Outcome) -> str:
+    if run.config.rule != YOU:
+        return ""
+    return (
+        f"The reward learned from your clicks went from 0 to {run[PPO_PROXY].measured:+.1f} standard deviations;"
+        " whether the cards are better, only you can judge."
+    )
+
+
+def ppo_distance(run: Outcome) -> str:
+    exact = run[KL].expected
+    return (
+        f"For that the policy moved {exact:.1f} nats per card away from the reference; beta = {run.config.beta:g} is"
+        " the price of that distance."
+    )
+
+
+# --- hacking ----------------------------------------------------------------------------------------------------------
+
+
+def hacking_turn(run: Outcome) -> str:
+    if GOLD_END not in run:
+        return hacking_yours(run)
+    gold, proxy = run[GOLD_END], run[PROXY_END]
+    rose = "rose" if proxy.difference > 0.1 else "fell" if proxy.difference < -0.1 else "hardly changed"
+    if gold.difference < -TURNED:
+        turn = (
+            f"The true reward peaked at {gold.expected:+.1f} and ended at {gold.measured:+.1f}; meanwhile the learned"
+            f" one {rose}, from {proxy.expected:+.1f} to {proxy.measured:+.1f}"
+        )
+        return f"{turn}: the policy found mistakes of the reward model." if rose == "rose" else f"{turn}."
+    return (
+        f"In this run the true reward did not turn over: it ended at {gold.measured:+.1f}, near its peak of"
+        f" {gold.expected:+.1f}, and the learned one at {proxy.measured:+.1f}."
+    )
+
+
+def hacking_yours(run: Outcome) -> str:
+    return (
+        f"The reward learned from your clicks went from {run[PROXY_END].expected:+.1f} to"
+        f" {run[PROXY_END].measured:+.1f}. It looks like success; read the cards to see whether it is."
+    )
+
+
+def hacking_penalty(run: Outcome) -> str:
+    large = run[LARGE_BETA.of(beta=f"{max(run.config.betas):g}")]
+    way = "higher than" if large.difference > 0.2 else "lower than" if large.difference < -0.2 else "about the same as"
+    return (
+        f"With beta {max(run.config.betas):g} the true reward ended at {large.measured:+.1f}, {way} that of the run"
+        f" with beta {min(run.config.betas):g} when it was as far from the reference ({large.expected:+.1f})."
+    )
+
+
+def hacking_story(run: Outcome) -> str:
+    story = getattr(run.last, "story", ())
+    changed = story[1] if len(story) > 1 else ""
+    return f"What changed most in the cards: {changed}" if any(symbol.isdigit() for symbol in changed) else ""
+
+
+# --- dpo --------------------------------------------------------------------------------------------------------------
+
+
+def dpo_accuracy(run: Outcome) -> str:
+    accuracy = run[ACCURACY].measured
+    verdict = "clearly better than a guess" if accuracy > 60 else "hardly better than a guess"
+    return (
+        f"Without any reward model, the policy itself ranks {accuracy:.0f} % of unseen pairs the right way round:"
+        f" {verdict}."
+    )
+
+
+def dpo_rewards(run: Outcome) -> str:
+    gold = run[DPO_GOLD]
+    way = "more than" if gold.difference > 0.1 else "less than" if gold.difference < -0.1 else "about as much as"
+    return (
+        f"The rule gives DPO's cards {gold.measured:+.2f} standard deviations, {way} the best of n at the same distance"
+        f" from the reference ({gold.expected:+.2f})."
+    )
+
+
+def dpo_target(run: Outcome) -> str:
+    kl = run[TARGET_KL]
+    verdict = "DPO has arrived there" if abs(kl.ratio - 1) < 0.1 else "DPO has not arrived there yet"
+    return (
+        f"With three answers the best policy is known exactly: {kl.expected:.3f} nats from the reference. {verdict}"
+        f" ({kl.measured:.3f})."
+    )
+
+
+def three_because(run: Outcome) -> str:
+    few = run[BEST_KL_THREE]
+    return (
+        f"The formula says {few.expected:.2f} nats and the exact number is {few.measured:.2f}: when the best of the"
+        f" three is always taken, the KL is -ln of its probability, {run[CAP].measured:.2f} nats, and never more."
+    )
+
+
+def hacking_because(run: Outcome) -> str:
+    gold, proxy = run[GOLD_END], run[PROXY_END]
+    return (
+        f"At its peak the true reward was {gold.expected:+.1f} and at the end {gold.measured:+.1f} standard deviations"
+        f" from the reference's; meanwhile the learned one went from {proxy.expected:+.1f} to {proxy.measured:+.1f}."
+    )
+
+
+def hacking_right(run: Outcome) -> int:
+    """0: still near its peak, 1: fallen, but above the start, 2: below the start."""
+    gold = run[GOLD_END]
+    return 0 if gold.difference > -TURNED else 1 if gold.measured > 0 else 2
+
+
+LESSON = Lesson(
+    question="How does a model learn what people like?",
+    idea=(
+        "Nobody can write down what makes a good answer, but anybody can say which of two is better. From such choices"
+        " a reward model learns to give answers points. Then the language model, called the policy, is trained to earn"
+        " points without moving far from where it began. Here everything happens on short postcards, and the taste is"
+        " yours or that of a hidden rule."
+    ),
+    formula=(
+        r"\max_\pi \; \mathbb{E}_{y \sim \pi}[r(y)] - \beta\, \mathrm{KL}(\pi \,\|\, \pi_\mathrm{ref}), \qquad"
+        r" p(\text{won}) = \sigma(r(\text{won}) - r(\text{lost}))"
+    ),
+    experiments=(
+        Card(
+            "preferences",
+            "Teach it your taste by clicks",
+            "start",
+            4,
+            "pairs of postcards and a reward model",
+            (preferences_agreement, preferences_language, preferences_copy),
+            ("rlhf.reward", "rlhf.postcards", "rlhf.policy"),
+        ),
+        Card(
+            "ppo",
+            "Train the writer on the learned reward",
+            "deeper",
+            8,
+            "PPO, word by word",
+            (ppo_rewards, ppo_yours, ppo_distance),
+            ("rlhf.ppo_parts", "rlhf.policy", "rlhf.reward", "rlhf.postcards"),
+        ),
+        Card(
+            "hacking",
+            "Watch it cheat the reward model",
+            "deeper",
+            12,
+            "three penalties, and the true reward beside the learned one",
+            (hacking_turn, hacking_penalty, hacking_story),
+            ("rlhf.ppo", "rlhf.reward", "rlhf.postcards"),
+        ),
+        Card(
+            "dpo",
+            "Learn from the choices directly",
+            "expert",
+            8,
+            "DPO beside best-of-n, without a reward model",
+            (dpo_accuracy, dpo_rewards, dpo_target),
+            ("rlhf.answers", "rlhf.best_of_n", "rlhf.reward", "rlhf.policy"),
+        ),
+    ),
+    steps=(
+        Look(
+            "Three steps: a model learns to write cards, a reward model learns from choices, and the policy learns from"
+            " the reward model.",
+            "diagram",
+        ),
+        Look(
+            "Two cards, one question: which is better? A simulated person who likes cheerful cards is choosing; click a"
+            " card to choose yourself.",
+            "pairs",
+            "preferences",
+        ),
+        Ask(
+            "40 choices between two cards: how often is the reward model right about pairs it has not seen?",
+            "preferences",
+            {"rule": "cheerful", "asked": 40},
+            ("under 60 %, hardly better than a coin", "60 to 80 %", "over 80 %"),
+            lambda run: band(run[NEW], 60, 80),
+            lambda run: (
+                f"It is right about {run[NEW].measured:.0f} % of new pairs; a model that can only tell words apart,"
+                f" about {run[UNREAD].measured:.0f} % with the same choices."
+            ),
+        ),
+        Ask(
+            "The policy is trained on a reward model that learned from 40 choices. Will the rule itself like the new"
+            " cards better?",
+            "ppo",
+            {"rule": "cheerful", "pairs": 40},
+            ("hardly: by less than 0.4 points", "yes, by 0.4 to 1.2 points", "yes, by more than 1.2 points"),
+            lambda run: band(run[PPO_GOLD].difference, 0.4, 1.2),
+            lambda run: (
+                f"The rule gave the reference's cards {run[PPO_GOLD].expected:+.2f} points on average, and gives the"
+                f" new policy's {run[PPO_GOLD].measured:+.2f}."
+            ),
+        ),
+        Ask(
+            "With almost no penalty for moving away, the learned reward rises to the end. What does the true one do?",
+            "hacking",
+            {"rule": "cheerful"},
+            (
+                "it rises as well",
+                "it falls from its peak, but stays above where it began",
+                "it falls below where it began",
+            ),
+            hacking_right,
+            hacking_because,
+        ),
+        Look("Read the cards of the end: this is how it cheats.", "now", "hacking"),
+        Run(
+            "DPO needs no reward model: the choices train the policy directly. Watch reward against distance.",
+            "dpo",
+            {},
+            "frontier",
+        ),
+        Ask(
+            "Of 64 answers the best is taken, and only three different answers exist. Is the KL ln n - (n-1)/n = 3.17"
+            " nats?",
+            "dpo",
+            {"answers": "three", "most_n": 64, "steps": 10},
+            ("it is less", "yes, to within 0.1", "it is more"),
+            lambda run: band(run[BEST_KL_THREE].difference, -0.1, 0.1),
+            three_because,
+        ),
+    ),
+)
