@@ -322,6 +322,7 @@ def test_closing_after_the_first_step_leaves_nothing(one):
     next(taken)
     assert seats.active == 1
     taken.close()
+    seats.worker.submit(int).result()  # behind the closing
     assert seats.active == 0
     assert set(threading.enumerate()) == before
 

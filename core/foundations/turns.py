@@ -9,9 +9,10 @@ With $n$ active runs and units of $u$ seconds each run moves every $n \\, u$ sec
 2.5 times a second.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ import torch
 
 from core.foundations.experiment import Step
 from core.foundations.machine import this_machine
+
+log = logging.getLogger("everything_about_llms")
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -47,7 +50,8 @@ class Turns:
         """Yield what `run` yields, each unit computed on the device's worker in its turn.
 
         However it ends (the run is done, it raises, the caller closes this generator), `run` is closed on the worker
-        and its seat is free again when this returns.
+        in its turn and its seat is free after that. Who ends it does not wait for the units of others: that may be
+        the server's event loop, when a browser closes.
         """
         if not self.seats.acquire(timeout=60):
             raise ValueError(f"{self.most_active} runs are active and none ended within a minute; please try again")
@@ -58,21 +62,29 @@ class Turns:
             while (unit := self.worker.submit(next, run, done).result()) is not done:
                 yield unit  # type: ignore[misc]
         finally:
-            try:
-                self.worker.submit(run.close).result()  # type: ignore[attr-defined]
-            finally:
-                with self.lock:
-                    self.active -= 1
-                self.seats.release()
+            self.worker.submit(run.close).add_done_callback(self.leave)  # type: ignore[attr-defined]
+
+    def leave(self, closed: "Future[None]") -> None:
+        """A run was closed: its seat is free."""
+        with self.lock:
+            self.active -= 1
+        self.seats.release()
+        if (problem := closed.exception()) is not None:
+            log.error("a run could not be closed", exc_info=problem)
 
     def first(self, run: Iterator[T]) -> T | None:
         """The first unit of a run, computed in its turn, and the run is closed. It takes no seat, as it is over at
         once.
         """
-        try:
-            return self.worker.submit(next, run, None).result()
-        finally:
-            self.worker.submit(run.close).result()  # type: ignore[attr-defined]
+
+
+        def opening() -> T | None:
+            try:
+                return next(run, None)
+            finally:
+                run.close()  # type: ignore[attr-defined]
+
+        return self.worker.submit(opening).result()
 
 
 @cache

@@ -17,7 +17,7 @@ from pages._kit.live import DEADLINE_SECONDS, log
 def endpoint(one: Experiment) -> None:
     """One public endpoint per experiment, named like `nanogpt_train`: its settings in, the terminal's JSON out.
 
-    It yields {"steps", "doing"} while it runs (at most twice a second) and the whole result at the end.
+    It yields {"steps", "doing"} at once and while it runs (at most twice a second), and the whole result at the end.
     """
     fields = [field for field in one.settings if kind(field) is not bytes]
 
@@ -26,6 +26,8 @@ def endpoint(one: Experiment) -> None:
             config = one.config_type(**dict(zip([field.name for field in fields], values, strict=True)))
         except ValueError as problem:
             raise gr.Error(str(problem), print_exception=False) from None
+        # Gradio can only close a generator that has yielded: one cancelled in its first unit would keep its seat
+        yield {"steps": 0, "doing": "starting"}
         recorder, said, deadline = Recorder(one, config), 0.0, time.monotonic() + DEADLINE_SECONDS
         taken = turns(this_machine().device).take(one.run(config))
         try:

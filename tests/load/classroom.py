@@ -57,8 +57,9 @@ class Seen:
         return self.updates[0][0] - self.began if self.updates else None
 
     def saw(self, output: dict[str, Any]) -> bool:
-        """Take an update; True when it is time for this person to leave."""
-        self.updates.append((time.monotonic(), output["steps"]))
+        """Take an update; True when it is time for this person to leave. The word that it starts is none."""
+        if output["steps"]:
+            self.updates.append((time.monotonic(), output["steps"]))
         return bool(self.leaves) and output["steps"] >= self.steps // 2
 
 
