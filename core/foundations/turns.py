@@ -77,7 +77,6 @@ class Turns:
         once.
         """
 
-
         def opening() -> T | None:
             try:
                 return next(run, None)
