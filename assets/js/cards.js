@@ -7,6 +7,17 @@ import { cards as registry, follow, forms } from "./parts.js";
 
 /** @typedef {{name: string, title: string, level: string, seconds: number, note: string, question: string}} Card */
 
+/** "How it works" begins folded. @param {HTMLElement} prose */
+const readOn = (prose) => {
+  const more = button("viz-button viz-read-on", "", () => show(prose.classList.toggle("viz-whole")));
+  const show = (/** @type {boolean} */ whole) => {
+    more.textContent = whole ? "Fold" : "Read on";
+    more.setAttribute("aria-expanded", String(whole));
+  };
+  show(false);
+  prose.after(more);
+};
+
 /**
  * @param {HTMLElement} element
  * @param {any} props
@@ -73,8 +84,7 @@ export const cards = (element, props, watch, trigger) => {
     choose(forms.get(topic)?.read().experiment || all[0].name);
     mark();
     whenDrawn(document.getElementById(topic + "-idea"), markTerms);
-    // it scrolls, so the keyboard must be able to reach it
-    whenDrawn(document.getElementById(topic + "-more"), (prose) => (prose.tabIndex = 0));
+    whenDrawn(document.getElementById(topic + "-more"), readOn);
   };
   registry.set(topic, { mark, choose, pick: ask });
   follow(props, watch, (message) => {

@@ -90,7 +90,12 @@ export const diagram = (element, props, watch) => {
       );
     }
   };
-  diagrams.set(root.dataset.topic ?? "", { light });
+  /** The numbers of a run go. */
+  const clear = () => {
+    for (const size of /** @type {NodeListOf<SVGElement>} */ (root.querySelectorAll("[data-size]")))
+      size.textContent = size.dataset.size ?? "";
+  };
+  diagrams.set(root.dataset.topic ?? "", { light, clear });
   new ResizeObserver(() => {
     // what scrolls, the keyboard must be able to reach
     if (root.scrollWidth > root.clientWidth) root.tabIndex = 0;

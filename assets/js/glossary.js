@@ -53,6 +53,10 @@ export const termsIn = (text, seen) => {
   return found;
 };
 
+/** Opened by pointing, closed by leaving. @type {any} */
+let pointed = 0;
+const POINTED_MS = 350;
+
 const close = () => {
   card?.remove();
   opener?.setAttribute("aria-expanded", "false");
@@ -117,6 +121,12 @@ export const markTerms = (node) => {
       button.type = "button";
       button.setAttribute("aria-expanded", "false");
       button.onclick = () => open(button, term);
+      button.onpointerenter = (event) => {
+        clearTimeout(pointed);
+        if (event.pointerType === "mouse")
+          pointed = setTimeout(() => opener !== button && open(button, term), POINTED_MS);
+      };
+      button.onpointerleave = () => clearTimeout(pointed);
       word.replaceWith(button);
     }
   }

@@ -32,7 +32,7 @@
 export const forms = new Map();
 /** @type {Map<string, Transport>} */
 export const transports = new Map();
-/** @type {Map<string, {light: (parts: Record<string, string>) => void}>} */
+/** @type {Map<string, {light: (parts: Record<string, string>) => void, clear: () => void}>} */
 export const diagrams = new Map();
 /** @type {Map<string, {mark: () => void, choose: (name: string) => void, pick: (module: string) => void}>} */
 export const cards = new Map();

@@ -146,13 +146,16 @@ export const picture = (element, props, watch, trigger) => {
   const keep = (/** @type {Scene} */ scene, /** @type {any} */ message) => {
     if (message.open) scene.messages = [];
     scene.messages.push({ ...message, log: [] });
-    if (scene.ran) keepPicture(topic, { messages: scene.messages, ended: !!message.takeaways?.length });
+    const ran = scene.ran && (scene.messages.length > 1 || !!message.takeaways?.length); // else it was reset
+    if (ran) keepPicture(topic, { messages: scene.messages, ended: !!message.takeaways?.length });
+    else if (scene.ran) keepPicture(topic, null);
   };
   const take = (/** @type {import("./types.js").PictureMessage} */ message) => {
     if (message.open) open(message.open);
     const scene = scenes.get(message.scene);
     if (!scene || (message.open?.preview && scene.ran)) return;
     scene.take(message);
+    if (message.open) diagrams.get(topic)?.clear();
     if (message.parts) diagrams.get(topic)?.light(message.parts);
     keep(scene, message);
   };

@@ -29,7 +29,12 @@ const PLACES = {
 };
 
 /** What a step says while nothing has been guessed or run. @type {Record<string, string>} */
-const NEXT = { look: "Next", ask: "Choose an answer, and it runs", run: "Run it" };
+const NEXT = {
+  look: "Next",
+  ask: "Choose an answer, and it runs",
+  wait: "The run decides first; Stop ends it",
+  run: "Run it",
+};
 
 /**
  * The element that a step points at.
@@ -71,10 +76,14 @@ export const tour = (element, props, watch) => {
   let ran = "";
   /** @type {{right: number | null, because: string} | null} */
   let verdict = null;
+  /** What was guessed at each step and decided, for whoever goes back to it. @type {Map<number, {guess: number, verdict: NonNullable<typeof verdict>}>} */
+  const decided = new Map();
   /** Whether the run that is on was started here; it ends with the walk-through. */
   let mine = false;
   /** @type {(() => void) | undefined} */
   let listening;
+  /** @type {any} */
+  let later = 0;
 
   const step = () => steps[at];
   const unlight = () => document.querySelectorAll(".viz-lit").forEach((node) => node.classList.remove("viz-lit"));
@@ -87,6 +96,15 @@ export const tour = (element, props, watch) => {
     // of what is higher than the window the beginning counts
     const block = (place?.getBoundingClientRect().height ?? 0) > innerHeight / 2 ? "start" : "center";
     place?.scrollIntoView({ block, behavior: "smooth" });
+    clearTimeout(later);
+    later = setTimeout(() => uncover(place), 800); // when it has come to rest, and what a run adds below is there
+  };
+  /** Scrolls on where the card covers what it points at: its beginning stays in the window. @param {Element | null | undefined} place */
+  const uncover = (place) => {
+    if (!place?.isConnected || !card) return;
+    const box = place.getBoundingClientRect();
+    const covered = box.bottom + 16 - card.getBoundingClientRect().top;
+    if (covered > 0 && box.top > 20) scrollBy({ top: Math.min(covered, box.top - 20), behavior: "smooth" });
   };
   const address = () => history.replaceState(null, "", addressOf(topic, at));
   const heard = (/** @type {string} */ state) => {
@@ -119,6 +137,8 @@ export const tour = (element, props, watch) => {
       );
       node.setAttribute("aria-pressed", String(k === guess));
       node.disabled = guess >= 0 && !undecided();
+      // on a small window the card keeps its room for the reason: of the answers the right one and the guess stay
+      if (verdict && verdict.right !== null) node.hidden = k !== guess && k !== verdict.right;
       if (verdict && verdict.right === k) node.classList.add("viz-right");
       if (verdict && verdict.right !== null && guess === k && verdict.right !== k) node.classList.add("viz-wrong");
     });
@@ -166,11 +186,13 @@ export const tour = (element, props, watch) => {
       const next = bar.appendChild(
         button("viz-button viz-next", end ? "Done" : "Next →", () => (end ? shut(true) : go(at + 1))),
       );
-      next.disabled = s.kind === "ask" && guess < 0;
-      if (next.disabled) next.title = NEXT.ask;
+      const waits = ran === "on" && !verdict;
+      next.disabled = s.kind === "ask" && (guess < 0 || waits);
+      if (next.disabled) next.title = waits ? NEXT.wait : NEXT.ask;
     }
     const leave = bar.appendChild(button("viz-button viz-close", "×", () => shut(false)));
     leave.setAttribute("aria-label", "Close the walk-through");
+    document.body.style.setProperty("--viz-card", card.offsetHeight + 40 + "px"); // the page ends above it
     if (hadFocus || !document.activeElement || document.activeElement === document.body)
       card.focus({ preventScroll: true });
   };
@@ -190,7 +212,8 @@ export const tour = (element, props, watch) => {
 
   const go = (/** @type {number} */ to) => {
     if (to < 0 || to >= steps.length) return;
-    [at, guess, verdict, ran] = [to, -1, null, ""];
+    const before = decided.get(to);
+    [at, guess, verdict, ran] = [to, before?.guess ?? -1, before?.verdict ?? null, before ? "over" : ""];
     keepTourStep(topic, at);
     address();
     const { experiment, kind } = step();
@@ -248,6 +271,7 @@ export const tour = (element, props, watch) => {
     }
     if (message.because && guess >= 0 && step().question === message.question) {
       verdict = message;
+      if (message.right !== null) decided.set(at, { guess, verdict: message });
       draw();
       light("saw");
     }

@@ -42,9 +42,7 @@ MODELS = {
 CANDIDATES = 12  # likeliest tokens shown per position
 ATTENTION_REACH = 48  # latest positions whose attention is shown
 
-SURPRISAL = Figure(
-    "mean surprisal of what was drawn", "nats per token", "theory", "mean entropy of the distributions", headline=True
-)
+SURPRISAL = Figure("mean surprisal of what was drawn", "nats per token", "theory", "mean entropy of the distributions")
 ENTROPY = Figure(
     "as unsure as between",
     "equally likely tokens",

@@ -134,21 +134,23 @@ STEPS = (
         "diagram",
     ),
     Ask(
-        "Before any training the model knows nothing: all V characters of the text are equally likely to it. How large"
-        " will its loss be?",
+        "Before any training all 60 different characters of the play are equally likely to the model: it is as unsure"
+        " as one can be. Now it trains for 40 steps, a second or two. What will it have learned first?",
         "train",
-        {"steps": 20},
-        ("near 0, no surprise", "ln V, the surprise at one of V equally likely ones", "far above ln V"),
-        lambda run: band(run[FIRST_LOSS].difference, -1.0, 0.3),
+        {"steps": 40},
+        ("how often each character occurs", "also which character follows which", "also which three follow each other"),
+        lambda run: max(0, rung(run) - 1),
         lambda run: (
-            f"It was {run[FIRST_LOSS].measured:.2f} nats, and ln V is {run[FIRST_LOSS].expected:.2f}: the untrained"
-            " model spreads its guesses evenly over all characters."
+            f"It began at {run[FIRST_LOSS].measured:.2f} nats, which is ln 60, and reached"
+            f" {run[LOSS].measured:.2f} on new text. To know only how often each character occurs gives"
+            f" {run[TABLE.of(n='uni')].measured:.2f}, to know which follows which {run[TABLE.of(n='bi')].measured:.2f}."
         ),
     ),
     Look(
         "The dashed lines are what counting reaches, without a network. Counting pairs means: note what came after each"
         " character. In the play, h comes after t 32 times of 100, so an h there has a surprisal of −ln 0.32 = 1.14"
-        " nats. Triples look at two characters before.",
+        " nats. Triples look at two characters before. Validation is the loss on new text, a tenth of the play that it"
+        " never learns from.",
         "loss",
         "train",
     ),
@@ -164,9 +166,10 @@ STEPS = (
         ),
     ),
     Look(
-        "Drag this slider back to step 0, then forward: first noise, then shapes of words. Each square below is one"
-        " attention head: a row is a character of the text under it, and its dark cells are the earlier characters that"
-        " it mixes in. Point at a cell to read it.",
+        "Drag this slider back to step 0, then forward: first noise, then shapes of words. Each square is one attention"
+        " head: a row is a character of the text under it, and the darker a cell, the more of that earlier character it"
+        " takes in. Point at a cell to read it. Some heads look mostly at the character just before, others spread"
+        " wide.",
         "rewind",
         "train",
     ),
@@ -178,17 +181,6 @@ STEPS = (
         "writing",
     ),
     Ask(
-        "At temperature 0 it always takes the likeliest token. How much will what it takes surprise it?",
-        "generate",
-        {"temperature": 0.0, "length": 200},
-        ("not at all", "a little, under 0.2 nats", "as much as before"),
-        lambda run: band(run[SURPRISAL], 1e-9, 0.2),
-        lambda run: (
-            f"Its average surprise was {run[SURPRISAL].measured:.2f} nats: at temperature 0 the likeliest token gets "
-            "probability 1, and what is certain is no surprise."
-        ),
-    ),
-    Ask(
         "Two equal runs. Halfway through, B loses its residual connections. Will it recover?",
         "fork",
         {"change": "no_residual", "steps": 120, "fork_at": 60},
@@ -196,8 +188,15 @@ STEPS = (
         lambda run: band(run[LOSS_B].difference, 0.05, 0.5),
         lambda run: (
             f"On new text A ended at {run[LOSS_B].expected:.2f} nats and B at {run[LOSS_B].measured:.2f}: "
-            f"{run[LOSS_B].difference:+.2f}."
+            f"{run[LOSS_B].difference:+.2f}. Without residual connections a layer replaces what came before, where it"
+            " had only to add to it."
         ),
+    ),
+    Look(
+        "So what has a model learned when its loss falls? First how often each character occurs, then which follow each"
+        " other, then pieces of words. Nobody gave it a rule: each step changed the weights a little, so that the"
+        " character which really came was less of a surprise. It knows nothing that its text did not show.",
+        "saw",
     ),
 )
 

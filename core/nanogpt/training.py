@@ -32,7 +32,7 @@ PARAMETERS = Figure(
     "parameters", "weights", "theory", "12 L C^2 in the layers and V C per table; norms left out", "computed"
 )
 LOSS = Figure(
-    "validation loss", "nats per character", "baseline", "a trigram table of the training text", headline=True
+    "validation loss", "nats per character", "baseline", "counting triples in the training text", headline=True
 )
 CHOICES = Figure(
     "as unsure as between", "equally likely characters", "baseline", "e^loss; at first, all characters", headline=True

@@ -22,7 +22,7 @@ def see_panels(config: SeeConfig) -> list[Panel]:
             most=170,
             least=110,
         ),
-        view("shares", "plot", "Which caption wins", span=7, layout=shares, height=260),
+        view("shares", "plot", "Which caption wins", span=7, layout=shares, height=240),
         view(
             "covered",
             "matrix",

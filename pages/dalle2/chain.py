@@ -53,7 +53,7 @@ def chain_panels(config: ChainConfig) -> list[Panel]:
     )
     clouds["xaxis"] |= {"range": [-0.5, 0.5]}
     clouds["yaxis"] |= {"range": [-0.6, 0.6]}
-    film.append(view("clouds", "plot", "Embeddings", span=5, layout=clouds, height=400, legend=CLOUDS))
+    film.append(view("clouds", "plot", "Embeddings", span=5, layout=clouds, height=340, legend=CLOUDS))
     near = ranking(axis("cosine", "1 is the same", 1.02), axis("", ""), left=140)
     near["yaxis"] |= {"title": None}
     return [

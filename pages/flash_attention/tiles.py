@@ -29,7 +29,7 @@ def tiles_panels(config: TilesConfig) -> list[Panel]:
             "grid",
             "plot",
             f"The score matrix: tiles of {rows} x {keys}, the present one framed",
-            span=6,
+            span=7,
             layout=grid_layout(config.text),
             height=380,
         ),
@@ -37,7 +37,7 @@ def tiles_panels(config: TilesConfig) -> list[Panel]:
             "output",
             "matrix",
             "The output O: a row per character, a column per element",
-            span=6,
+            span=5,
             signed=True,
             square=True,
             words="{name}: character {row}, element {column}",
@@ -59,8 +59,8 @@ def tiles_panels(config: TilesConfig) -> list[Panel]:
             layout=state,
             height=215,
         ),
-        view("moved", "plot", "Elements moved between slow and fast memory", span=7, layout=moved, height=170),
-        view("told", "text", "", span=5, height=196),
+        view("moved", "plot", "Elements moved between slow and fast memory", span=7, layout=moved, height=140),
+        view("told", "text", "", span=5, height=160),
     ]
     return [player("film", "", views, scrub="tile", rate=3, bar_before=2)]
 

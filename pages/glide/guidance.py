@@ -16,7 +16,7 @@ def guidance_panels(config: GuidanceConfig) -> list[Panel]:
         layout = chart(axis(f"{way} scale", "factor; 0 is unguided"), axis("share", "%", 105))
         layout["xaxis"] |= {"range": [-0.15 * max(chosen, 0.1), 4.3 * max(chosen, 0.1)]}
         title = f"{way} guidance, over its scale"
-        panels.append(view(PANELS[way], "plot", title, span=6, layout=layout, height=275, legend=JUDGES))
+        panels.append(view(PANELS[way], "plot", title, span=6, layout=layout, height=240, legend=JUDGES))
     price = chart(axis("diversity", "% of that of unguided pictures"), axis("judge agrees", "%", 118))
     price["xaxis"] |= {"range": [0, 115]}
     pull = chart(axis("picture in x", "% of its variance", 100), axis("strength of guidance", "rms"))
@@ -33,8 +33,8 @@ def guidance_panels(config: GuidanceConfig) -> list[Panel]:
             least=52,
         ),
         *panels,
-        view("price", "plot", "Fidelity against diversity, scales beside the points", span=7, layout=price, height=300),
-        view("pull", "plot", "How strongly each kind of guidance acts at each step", span=5, layout=pull, height=300),
+        view("price", "plot", "Fidelity against diversity, scales beside the points", span=7, layout=price, height=265),
+        view("pull", "plot", "How strongly each kind of guidance acts at each step", span=5, layout=pull, height=265),
     ]
 
 

@@ -39,7 +39,7 @@ def big_panels(config: BigConfig) -> list[Panel]:
             f"{name} over the length of the texts, and cards that hold it",
             span=7,
             layout=grows,
-            height=325,
+            height=280,
         ),
         view(
             "held",
@@ -47,7 +47,7 @@ def big_panels(config: BigConfig) -> list[Panel]:
             f"{config.context:,} tokens each",
             span=5,
             layout=held,
-            height=325,
+            height=280,
             legend=[("c", "what 1 and 8 H100 hold", "line")],
         ),
     ]
@@ -61,9 +61,9 @@ def big_panels(config: BigConfig) -> list[Panel]:
             legend=[("level", "formula"), ("b", "weighed", "dot")],
             span=7,
             layout=each,
-            height=325,
+            height=280,
         ),
-        text("fits", f"Texts of {config.context:,} tokens that fit beside the weights", span=5, height=305),
+        text("fits", f"Texts of {config.context:,} tokens that fit beside the weights", span=5, height=260),
         view("steps", "plot", f"{name} on {cards}: the time to read weights and caches", layout=steps, height=320),
     ]
 

@@ -20,7 +20,7 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             "draw",
             "Keys and values while this token is computed",
             legend=[("b", "computed for it"), ("a", "cached"), ("grid", "reserved")],
-            height=230,
+            height=205,
             aspect=0.5,
             x=TOKENS,
         )
@@ -34,9 +34,9 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             axis("time", "ms"),
             [*floors, off, on],
             span=7,
-            height=285,
+            height=255,
         ),
-        text("text", "What both write, from the same seed", span=5, height=265),
+        text("text", "What both write, from the same seed", span=5, height=235),
         player("film", "", film, scrub="token", rate=8, bar_before=None),
         lines(
             "sum",
@@ -45,7 +45,7 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             axis("time", "s"),
             [*floors, series("off", "off", "b"), series("on", "on", "a")],
             span=6,
-            height=225,
+            height=195,
         ),
         lines(
             "bytes",
@@ -54,7 +54,7 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             axis("storages", "kB"),
             held,
             span=6,
-            height=225,
+            height=195,
         ),
         view(
             "roof",

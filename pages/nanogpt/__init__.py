@@ -12,14 +12,14 @@ from pages._kit.player import player, view
 from pages.nanogpt.diagram import diagram
 
 NATS = axis("loss", "nats per character")
-LOOKS = "{name}: {from} takes a share of {value} from {to}"
+LOOKS = "{name}: of what {from} takes in, {percent} comes from {to}"
 PATH = ("text", "embed", "attention", "mlp", "predict")  # the way of a forward pass through the diagram
 KINDS = [("a", "consonants"), ("b", "vowels"), ("c", "capitals"), ("d", "other signs")]
 
 
 def train_panels(config: TrainConfig) -> list[Panel]:
     batch = series("loss", "training", "a", faint=True)
-    unseen = series("validation", "new text", "b", dots=True)
+    unseen = series("validation", "validation", "b", dots=True)
     steps = axis("training step", "count", None if config.seconds else config.steps)
     title = "Loss, and what counting characters, pairs and triples reaches"
     views = [
@@ -119,7 +119,7 @@ def generate_panels(config: GenerateConfig) -> list[Panel]:
         view("text", "reader", "What it has written; click a token to go back to it",
              legend=[("reader", "surprising, the darker the more")]),
         view("candidates", "plot", "The tokens it considered for this place", span=6, layout=likely, height=330,
-             legend=[("a", "considered"), ("b", "drawn")]),
+             legend=[("a", "considered"), ("b", "chosen")]),
         view("looks", "matrix", "Where each head looked before this token", span=6, words=LOOKS,
              hint="A row is a head (layer.head), a column an earlier token. Point at a cell."),
     ]  # fmt: skip

@@ -26,7 +26,7 @@ def bubble_panels(config: BubbleConfig) -> list[Panel]:
     ]
     return [
         player("time", "", views, scrub="time", rate=6),
-        text("table", "Idle time, in both conventions", span=6, height=290),
+        text("table", "Idle time, in both conventions", span=6, height=230),
         view(
             "held",
             "plot",
@@ -34,7 +34,7 @@ def bubble_panels(config: BubbleConfig) -> list[Panel]:
             legend=[("text", "formula", "line"), ("text", "real ranks", "dot")],
             span=6,
             layout=held,
-            height=290,
+            height=230,
         ),
         view("parts", "plot", "Why the real run takes longer than the formula", span=6, layout=parts, height=260),
         view(

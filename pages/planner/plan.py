@@ -50,8 +50,8 @@ def plan_panels(config: PlanConfig) -> list[Panel]:
         layout["xaxis"] |= {"rangemode": "nonnegative"}
     return [
         text("verdict", "This plan", height=108),
-        view("memory", "plot", "Memory of a GPU", legend=HELD, span=7, layout=held, height=300),
-        view("step", "plot", "Time of a training step", legend=SPENT, span=5, layout=spent, height=300),
+        view("memory", "plot", "Memory of a GPU", legend=HELD, span=7, layout=held, height=260),
+        view("step", "plot", "Time of a training step", legend=SPENT, span=5, layout=spent, height=260),
         view(
             "map",
             "draw",
@@ -59,9 +59,9 @@ def plan_panels(config: PlanConfig) -> list[Panel]:
             legend=[("c", "fits"), ("level", "does not (its GB)"), ("a", "the fastest"), ("b", "yours", "frame")],
             span=7,
             aspect=0.62,
-            height=320,
+            height=270,
         ),
-        text("best", "The best plans found", span=5, height=320),
+        text("best", "The best plans found", span=5, height=270),
         view(
             "true",
             "plot",

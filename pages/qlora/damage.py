@@ -20,7 +20,7 @@ def damage_panels(config: DamageConfig) -> list[Panel]:
             PERPLEXITY,
             [series("loss", "quantised", "b", dots=True)],
             span=7,
-            height=290,
+            height=240,
         ),
         lines(
             "flips",
@@ -29,10 +29,10 @@ def damage_panels(config: DamageConfig) -> list[Panel]:
             axis("flipped", "% of positions"),
             [series("flips", "flipped", "d", dots=True)],
             span=5,
-            height=290,
+            height=240,
         ),
-        view("words", "text", "Your prompt: next tokens that changed", span=6, height=240),
-        view("continued", "text", "Your prompt, continued with the likeliest token each time", span=6, height=240),
+        view("words", "text", "Your prompt: next tokens that changed", span=6, height=190),
+        view("continued", "text", "Your prompt, continued with the likeliest token each time", span=6, height=190),
     ]
     tuned_series = [series("tuned", "quantized, with LoRA", "b", dots=True)]
     if config.control:
@@ -45,7 +45,7 @@ def damage_panels(config: DamageConfig) -> list[Panel]:
             axis("step of LoRA", "count", config.steps),
             PERPLEXITY,
             tuned_series,
-            height=290,
+            height=240,
         ),
     ]
 

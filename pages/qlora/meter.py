@@ -35,9 +35,9 @@ def meter_panels(config: MeterConfig) -> list[Panel]:
         layout["xaxis"] |= {"rangemode": "nonnegative"}
     cards = ", ".join(str(size) for size in CARDS.values())
     views = [
-        view("peaks", "plot", "What is there at the peak, by kind: by formula, and measured", layout=peaks, height=350),
-        view("ledger", "text", "The most of each kind, in bytes", span=6),
-        view("items", "text", "Its weights and constants, from the rule of thumb", span=6),
+        view("peaks", "plot", "What is there at the peak, by kind: by formula, and measured", layout=peaks, height=270),
+        view("ledger", "text", "The most of each kind, in bytes", span=6, height=200),
+        view("items", "text", "Its weights and constants, from the rule of thumb", span=6, height=200),
     ]
     return [
         view(
@@ -46,7 +46,7 @@ def meter_panels(config: MeterConfig) -> list[Panel]:
             "Memory over time, by kind, measured",
             legend=[("text", "the peak by formula", "dashed")],
             layout=timeline,
-            height=390,
+            height=300,
         ),
         player("precisions", "", views, scrub="precision", rate=1.0, bar_before=1),
         view(

@@ -30,12 +30,12 @@ def dpo_panels(config: DpoConfig) -> list[Panel]:
             "How much reward for how much distance from the reference?",
             span=7,
             layout=reward,
-            height=400,
+            height=300,
         ),
-        view("kls", "plot", "How far is best of n? Formula and fact", span=5, layout=distance, height=400),
-        view("before", "text", f"The reference{points}", span=4),
-        view("after", "text", "DPO: same prompts and random numbers", span=4),
-        view("chosen", "text", f"Best of {config.most_n} by the reward model", span=4),
+        view("kls", "plot", "How far is best of n? Formula and fact", span=5, layout=distance, height=300),
+        view("before", "text", f"The reference{points}", span=4, height=220),
+        view("after", "text", "DPO: same prompts and random numbers", span=4, height=220),
+        view("chosen", "text", f"Best of {config.most_n} by the reward model", span=4, height=220),
     ]
     return [
         player("rewind", "", views, scrub="DPO step", rate=3, bar_before=2),
@@ -63,7 +63,7 @@ def dpo_panels(config: DpoConfig) -> list[Panel]:
     ]
 
 
-small = partial(lines, span=4, height=250)
+small = partial(lines, span=4, height=210)
 
 
 def draw_dpo(step: DpoStep, sketch: Sketch) -> None:

@@ -34,9 +34,9 @@ def ppo_panels(config: PpoConfig) -> list[Panel]:
             "Words in a step's last minibatch: darker means that the probability changed more.",
             span=7,
         ),
-        view("told", "text", "What PPO makes of this word", span=5),
-        view("objective", "plot", "The clipped objective, and this word on it", span=6, layout=objective, height=250),
-        view("all", "plot", "All words of these answers", span=6, layout=words, height=250),
+        view("told", "text", "What PPO makes of this word", span=5, height=210),
+        view("objective", "plot", "The clipped objective, and this word on it", span=6, layout=objective, height=215),
+        view("all", "plot", "All words of these answers", span=6, layout=words, height=215),
     ]
     return [
         lines(
@@ -46,10 +46,9 @@ def ppo_panels(config: PpoConfig) -> list[Panel]:
             axis("reward", "standard deviations"),
             rewards,
             span=8,
+            height=240,
         ),
-        lines(
-            "kl", "Distance from the reference", steps, axis("KL", "nats per card"), [series("kl", "KL", "c")], span=4
-        ),
+        small("kl", "Distance from the reference", steps, axis("KL", "nats per card"), [series("kl", "KL", "c")]),
         small(
             "clipped",
             "Words held back by the clip",

@@ -30,9 +30,9 @@ def preferences_panels(config: PreferencesConfig) -> list[Panel]:
             "What it has learned to like: the most and the least liked words",
             span=6,
             layout=words,
-            height=360,
+            height=300,
         ),
-        view("rewards", "plot", "The rewards it gives to cards of the reference", span=6, layout=rewards, height=360),
+        view("rewards", "plot", "The rewards it gives to cards of the reference", span=6, layout=rewards, height=300),
         lines("agreement", "How often it agrees with choices", steps, axis("agreement", "share", None), right, span=6),
         lines(
             "loss",

@@ -21,7 +21,7 @@ def denoise_panels(config: DenoiseConfig) -> list[Panel]:
         axis("share", "%", 101),
         kinds,
         span=5,
-        height=265,
+        height=205,
     )
     words = "{name}: row {row}, column {column}: {value}"
     return [
@@ -34,13 +34,13 @@ def denoise_panels(config: DenoiseConfig) -> list[Panel]:
                     "pictures",
                     f"Decoded: '{config.prompt[:40]}', guidance {config.scale:g}",
                     span=12,
-                    most=200,
+                    most=160,
                     least=96,
                 ),
                 view("maps", "matrix", "In latent space", span=5, square=True, signed=True, words=words, hint=hint),
-                view("sums", "text", "The scheduler's arithmetic, for one number of the latents", span=7, height=470),
+                view("sums", "text", "The scheduler's arithmetic, for one number of the latents", span=7, height=330),
                 seen,
-                view("pull", "text", "What the words ask for", span=7, height=265),
+                view("pull", "text", "What the words ask for", span=7, height=205),
             ],
             scrub="step",
             rate=3,

@@ -26,10 +26,10 @@ def img2img_panels(config: Img2imgConfig) -> list[Panel]:
             "pictures",
             f"'{config.prompt[:50]}' from {words_of(config)}, strength {config.strength:g}",
             span=8,
-            most=190,
+            most=150,
             least=120,
         ),
-        view("schedule", "plot", "Where it begins, and where it is", span=4, layout=schedule, height=300),
+        view("schedule", "plot", "Where it begins, and where it is", span=4, layout=schedule, height=250),
     ]
     return [
         player("film", "", film, scrub="step", rate=4, bar_before=None),
@@ -40,7 +40,7 @@ def img2img_panels(config: Img2imgConfig) -> list[Panel]:
             "What stays",
             span=6,
             layout=stays,
-            height=280,
+            height=235,
             legend=[("level", "the autoencoder's copy", "dashed")],
         ),
         view(
@@ -49,7 +49,7 @@ def img2img_panels(config: Img2imgConfig) -> list[Panel]:
             "What the judge sees",
             span=6,
             layout=seen,
-            height=280,
+            height=235,
             legend=[("a", "the original"), ("b", "the prompt")],
         ),
         {"id": "note", "type": "text", "title": "", "span": 12, "height": 40},

@@ -20,8 +20,8 @@ def schedulers_panels(config: SchedulersConfig) -> list[Panel]:
         "range": [math.log10(0.85), math.log10(max(config.steps, 8) * 3.4)],
     }
     return [
-        view("grid", "pictures", f"'{config.prompt[:40]}' from one noise", span=7, most=110, least=56),
-        view("away", "plot", "How far from converged", span=5, layout=away, height=400),
+        view("grid", "pictures", f"'{config.prompt[:40]}' from one noise", span=7, most=92, least=56),
+        view("away", "plot", "How far from converged", span=5, layout=away, height=330),
         view(
             "script",
             "pictures",

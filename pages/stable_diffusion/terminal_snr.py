@@ -33,7 +33,7 @@ def terminal_snr_panels(config: TerminalSnrConfig) -> list[Panel]:
             legend=[] if real else [("a", "drawn", "dot"), ("level", "ideal network", "dashed")],
             span=6,
             layout=share,
-            height=320,
+            height=250,
         ),
         view(
             "left",
@@ -42,7 +42,7 @@ def terminal_snr_panels(config: TerminalSnrConfig) -> list[Panel]:
             legend=[("a", "as it is"), ("b", "rescaled")],
             span=6,
             layout=left,
-            height=320,
+            height=250,
         ),
         text("numbers", "Counted", span=12, height=215),
     ]

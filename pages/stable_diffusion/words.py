@@ -29,7 +29,7 @@ def words_panels(config: WordsConfig) -> list[Panel]:
             "pictures",
             "Predicted picture: prompt, changed prompt, changed prompt with the first one's maps",
             span=7,
-            most=190,
+            most=150,
             least=104,
         ),
         view(
@@ -46,7 +46,7 @@ def words_panels(config: WordsConfig) -> list[Panel]:
     return [
         player("film", "", film, scrub="step", rate=4, bar_before=None),
         view("over", "pictures", "Mean over the steps, on the picture", legend=reads, span=7, most=118, least=78),
-        view("shares", "plot", "Heat on the object", span=5, layout=shares, height=330, legend=[("level", "its area")]),
+        view("shares", "plot", "Heat on the object", span=5, layout=shares, height=270, legend=[("level", "its area")]),
         view("outside", "plot", "Pixels changed outside", span=6, layout=outside, height=280, legend=MAPS),
         view("sees", "plot", "Does the changed word still get its way?", span=6, layout=sees, height=280, legend=MAPS),
     ]

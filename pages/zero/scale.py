@@ -49,7 +49,7 @@ def scale_panels(config: ScaleConfig) -> list[Panel]:
             "One rank: lines are the formula, ● measured, ○ counted, ■ the paper",
             span=8,
             layout=over,
-            height=420,
+            height=330,
         ),
         view(
             "split",
@@ -58,13 +58,13 @@ def scale_panels(config: ScaleConfig) -> list[Panel]:
             legend=[("a", "weights"), ("b", "gradients"), ("c", "optimizer states")],
             span=4,
             layout=split,
-            height=420,
+            height=330,
         ),
     ]
     return [
         player("slider", f"{config.billions:g} billion weights, mixed precision", views, scrub="ranks", rate=1.5),
-        view("peak", "plot", "FSDP2, 7.5 billion: the peak, counted and kept", span=6, layout=peak, height=380),
-        view("now", "plot", f"FSDP2 now: {layers}", span=6, layout=now, height=380),
+        view("peak", "plot", "FSDP2, 7.5 billion: the peak, counted and kept", span=6, layout=peak, height=300),
+        view("now", "plot", f"FSDP2 now: {layers}", span=6, layout=now, height=300),
     ]
 
 

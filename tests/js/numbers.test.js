@@ -11,7 +11,7 @@ import { Signal } from "../../assets/js/parts.js";
 import { wantedTab } from "../../assets/js/tabs.js";
 import { niceTicks, padded } from "../../assets/js/ticks.js";
 import { cellsOf, written } from "../../assets/js/views/brush.js";
-import { boundsOf, nearest } from "../../assets/js/views/lines.js";
+import { apart, boundsOf, nearest } from "../../assets/js/views/lines.js";
 import { mixed } from "../../assets/js/views/matrix.js";
 import { legendLines, plain } from "../../assets/js/views/plot.js";
 
@@ -19,6 +19,13 @@ test("ticks are round numbers inside the range", () => {
   assert.deepEqual(niceTicks(0, 10, 5), [0, 2, 4, 6, 8, 10]);
   assert.deepEqual(niceTicks(1.6, 4.1, 5), [2, 2.5, 3, 3.5, 4]);
   assert.deepEqual(niceTicks(-1, 1, 4), [-1, -0.5, 0, 0.5, 1]);
+});
+
+test("labels keep apart, in order, near where they belong and above the bottom", () => {
+  assert.deepEqual(apart([10, 50, 90], 15, 100), [10, 50, 90]);
+  assert.deepEqual(apart([10, 12, 60], 15, 100), [10, 25, 60]);
+  assert.deepEqual(apart([95, 97, 99], 15, 100), [70, 85, 100]);
+  assert.deepEqual(apart([], 15, 100), []);
 });
 
 test("a range that differs in the last bit only has one tick and ends", () => {

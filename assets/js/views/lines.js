@@ -48,6 +48,20 @@ export const nearest = (members, x) => {
 };
 
 /**
+ * Heights for labels: each as near as can be to where it belongs, in its order, `gap` apart, and none below `bottom`.
+ * @param {number[]} wanted from the highest on the screen to the lowest
+ * @param {number} gap
+ * @param {number} bottom
+ */
+export const apart = (wanted, gap, bottom) => {
+  const places = [...wanted];
+  for (let i = 1; i < places.length; i++) places[i] = Math.max(places[i], places[i - 1] + gap);
+  for (let i = places.length - 1; i >= 0; i--)
+    places[i] = Math.min(places[i], i === places.length - 1 ? bottom : places[i + 1] - gap);
+  return places;
+};
+
+/**
  * A live line chart. Deltas come in, thousands of points stay smooth. Point at it, or use the arrow keys, to read values.
  * Data: {levels: [{label, y}], marks: [{label, x}], add: {series: [xs, ys]}, whole}; whole replaces what was there.
  * @type {import("../types.js").Mount}
@@ -127,14 +141,13 @@ export const mount = (place, spec) => {
     ctx.globalAlpha = s.faint ? 0.55 : 1;
     ctx.beginPath();
     let pen = false;
-    let x = 0;
     let y = 0;
     for (let i = 0; i < s.xs.length; i++) {
       if (!Number.isFinite(s.ys[i])) {
         pen = false;
         continue;
       }
-      x = box.X(s.xs[i]);
+      const x = box.X(s.xs[i]);
       y = Math.max(box.top, Math.min(box.bottom, box.Y(s.ys[i])));
       if (pen) ctx.lineTo(x, y);
       else ctx.moveTo(x, y);
@@ -149,7 +162,7 @@ export const mount = (place, spec) => {
         ctx.arc(box.X(s.xs[i]), box.Y(s.ys[i]), 3.5, 0, 7);
         ctx.fill();
       }
-    return { s, x, y, value: s.ys[s.ys.length - 1] };
+    return { s, y };
   };
 
   const onVeil = (
@@ -166,30 +179,24 @@ export const mount = (place, spec) => {
     ctx.fillText(name, x, y);
   };
 
-  /** Names of levels in the margin, or over the lines where there is none; names of lines at their ends, kept apart. */
+  /** Names of levels and of lines at their ends: in the margin, or over the chart where there is no room for one. */
   const paintNames = (/** @type {CanvasRenderingContext2D} */ ctx, /** @type {any[]} */ ends) => {
     const size = textSize();
     ctx.textAlign = "left";
-    let above = -Infinity;
-    for (const level of [...levels].sort((p, q) => q.y - p.y)) {
-      const name = levelName(level);
-      const y = Math.max(box.Y(level.y), above + size * 1.15);
-      above = y;
-      if (box.narrow) onVeil(ctx, name, box.right - ctx.measureText(name).width - 4, y, "text");
-      else {
-        ctx.fillStyle = color("text");
-        ctx.fillText(name, box.right + 6, y);
-      }
-    }
-    let free = -Infinity;
-    for (const end of ends.sort((p, q) => p.y - q.y)) {
-      const name = `${end.s.label} ${short(end.value)}`;
-      const wide = ctx.measureText(name).width;
-      const inside = end.x + 8 + wide <= box.right;
-      const y = Math.max(inside ? end.y : end.y - size * 1.1, free + size * 1.3, box.top + size * 0.7);
-      free = y;
-      onVeil(ctx, name, inside ? end.x + 8 : box.right - wide - 4, y, end.s.colour);
-    }
+    const names = [
+      ...levels.map((level) => ({ name: levelName(level), y: box.Y(level.y), ink: "text" })),
+      ...ends.map((end) => ({ name: endName(end.s), y: end.y, ink: end.s.colour })),
+    ].sort((p, q) => p.y - q.y);
+    const places = apart(
+      names.map(({ y }) => y),
+      size * 1.25,
+      box.bottom,
+    );
+    names.forEach(({ name, ink }, i) => {
+      if (box.narrow) return onVeil(ctx, name, box.right - ctx.measureText(name).width - 4, places[i], ink);
+      ctx.fillStyle = color(ink);
+      ctx.fillText(name, box.right + 8, places[i]);
+    });
   };
 
   const paintHover = (/** @type {CanvasRenderingContext2D} */ ctx) => {
@@ -218,6 +225,7 @@ export const mount = (place, spec) => {
     });
   };
 
+  const endName = (/** @type {Series} */ s) => `${s.label} ${short(s.ys[s.ys.length - 1])}`;
   const levelName = (/** @type {{label: string, y: number}} */ level) => `${level.label} ${level.y.toFixed(2)}`;
   const readingOf = (/** @type {[Series, number, number][]} */ found) => [
     `${spec.x.title.split(" (")[0]} ${short(found[0][1])}`,
@@ -232,8 +240,11 @@ export const mount = (place, spec) => {
       const size = textSize();
       const b = boundsOf(series.values(), levels, spec.x.high);
       ctx.font = font(size);
-      const narrow = w < 420;
-      const margin = narrow ? 10 : 12 + Math.max(0, ...levels.map((level) => ctx.measureText(levelName(level)).width));
+      const drawn = [...series.values()].filter((s) => s.xs.length);
+      const names = [...levels.map(levelName), ...[...series.values()].map((s) => `${s.label} 0.000`)];
+      const wanted = 14 + Math.max(0, ...names.map((name) => ctx.measureText(name).width));
+      const narrow = wanted > 0.34 * w;
+      const margin = narrow ? 10 : wanted;
       const heights = niceTicks(b.y0, b.y1, h / 55);
       const left = size * 1.8 + 8 + Math.max(...heights.map((t) => ctx.measureText(short(t)).width));
       box = { left: Math.max(size * 3.6, left), top: 8, right: w - margin, bottom: h - size * 2.9, b, heights, narrow };
@@ -241,10 +252,10 @@ export const mount = (place, spec) => {
       box.Y = (/** @type {number} */ y) => box.bottom - ((y - b.y0) / (b.y1 - b.y0)) * (box.bottom - box.top);
       paintAxes(ctx, w, h);
       paintLevels(ctx, w);
-      const ends = [...series.values()].filter((s) => s.xs.length).map((s) => paintLine(ctx, s));
+      const ends = drawn.map((s) => paintLine(ctx, s));
       paintNames(ctx, ends);
       paintHover(ctx);
-      const said = ends.map((end) => `${end.s.label}: ${short(end.value)}`).join(", ");
+      const said = ends.map((end) => `${end.s.label}: ${short(end.s.ys[end.s.ys.length - 1])}`).join(", ");
       const dashed = levels.length ? ". Lines: " + levels.map(levelName).join(", ") : "";
       canvas.setAttribute("aria-label", `${spec.title}. ${said}${dashed}`);
     },

@@ -158,6 +158,7 @@ export const mount = (place, spec) => {
       to: below ? `“${visible(below[s])}”` : s,
       column: s,
       value: short(low + fraction * (top - low)),
+      percent: Math.round(100 * fraction) + " %",
     };
     note.textContent = (spec.words || "{name}: row {row}, column {column}: {value}").replace(
       /\{(\w+)\}/g,
