@@ -76,7 +76,7 @@ export const tour = (element, props, watch) => {
   let ran = "";
   /** @type {{right: number | null, because: string} | null} */
   let verdict = null;
-  /** What was guessed at each step and decided, for whoever goes back to it. @type {Map<number, {guess: number, verdict: NonNullable<typeof verdict>}>} */
+  /** What was guessed at each step and decided, for whoever goes back to it. @type {Map<number, {guess: number, verdict: {right: number | null, because: string}}>} */
   const decided = new Map();
   /** Whether the run that is on was started here; it ends with the walk-through. */
   let mine = false;
