@@ -53,14 +53,22 @@ export const termsIn = (text, seen) => {
   return found;
 };
 
-/** Opened by pointing, closed by leaving. @type {any} */
-let pointed = 0;
+/** What pointing at a word, or leaving it, will do. @type {any} */
+let later = 0;
+/** Whether the definition was opened by pointing: then leaving closes it, and a click keeps it. */
+let hovered = false;
 const POINTED_MS = 350;
 
 const close = () => {
   card?.remove();
   opener?.setAttribute("aria-expanded", "false");
   card = opener = null;
+  hovered = false;
+};
+
+const leave = () => {
+  clearTimeout(later);
+  if (hovered) later = setTimeout(() => hovered && close(), POINTED_MS);
 };
 
 const open = (/** @type {HTMLElement} */ button, /** @type {Term} */ term) => {
@@ -71,6 +79,8 @@ const open = (/** @type {HTMLElement} */ button, /** @type {Term} */ term) => {
   button.setAttribute("aria-expanded", "true");
   card = document.body.appendChild(make("div", "viz-term-card"));
   card.setAttribute("role", "note");
+  card.onpointerenter = () => clearTimeout(later);
+  card.onpointerleave = leave;
   card.appendChild(make("strong", "", term.name));
   card.appendChild(make("p", "", term.text));
   if (term.also?.length) card.appendChild(make("small", "", "Also called: " + term.also.join(", ")));
@@ -120,13 +130,20 @@ export const markTerms = (node) => {
       const button = make("button", "viz-term", word.data);
       button.type = "button";
       button.setAttribute("aria-expanded", "false");
-      button.onclick = () => open(button, term);
-      button.onpointerenter = (event) => {
-        clearTimeout(pointed);
-        if (event.pointerType === "mouse")
-          pointed = setTimeout(() => opener !== button && open(button, term), POINTED_MS);
+      button.onclick = () => {
+        clearTimeout(later);
+        if (hovered && opener === button) hovered = false;
+        else open(button, term);
       };
-      button.onpointerleave = () => clearTimeout(pointed);
+      button.onpointerenter = (event) => {
+        clearTimeout(later);
+        if (event.pointerType !== "mouse" || opener === button) return;
+        later = setTimeout(() => {
+          open(button, term);
+          hovered = true;
+        }, POINTED_MS);
+      };
+      button.onpointerleave = leave;
       word.replaceWith(button);
     }
   }

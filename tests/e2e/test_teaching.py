@@ -50,11 +50,12 @@ def test_a_guess_gives_the_persons_settings_back(visit):
     page = visit("?tab=nanogpt&run=train&n_layer=2&steps=30")
     page.locator("#nanogpt .viz-walk").click()
     page.keyboard.press("ArrowRight")
-    card(page).locator(".viz-answers button").nth(1).click()
-    expect(page.locator("#nanogpt-train-steps-in")).to_have_value("20")
+    card(page).locator(".viz-answers button").first.click()
+    expect(page.locator("#nanogpt-train-steps-in")).to_have_value("40")
     expect(page.locator("#nanogpt-train-n_layer-in")).to_have_value("4")
     expect(page.locator(".viz-verdict")).to_contain_text("Right.", timeout=60_000)
-    expect(card(page).locator(".viz-right")).to_contain_text("ln V")
+    expect(card(page).locator(".viz-right")).to_have_text("how often each character occurs")
+    expect(card(page).locator(".viz-answers button:visible")).to_have_count(1)  # the wrong ones make room
     page.keyboard.press("Escape")
     expect(page.locator("#nanogpt-train-steps-in")).to_have_value("30")
     expect(page.locator("#nanogpt-train-n_layer-in")).to_have_value("2")
@@ -127,6 +128,34 @@ def test_a_term_opens_its_definition_and_escape_closes_it(visit):
     assert term.evaluate("t => t === document.activeElement")
 
 
+def test_pointing_at_a_term_opens_its_definition(visit):
+    page = visit("?tab=nanogpt")
+    page.locator("#nanogpt-idea .viz-term", has_text="loss").hover()
+    expect(page.locator(".viz-term-card strong")).to_have_text("loss")
+
+
+def test_how_it_works_begins_folded_and_reads_on(visit):
+    page = visit("?tab=nanogpt")
+    more = page.locator("#nanogpt-more")
+    read_on = more.get_by_role("button", name="Read on", exact=True)
+    expect(read_on).to_have_count(1, timeout=30_000)
+    assert more.locator(".prose.viz-prose").bounding_box()["height"] < 80
+    read_on.press("Enter")
+    expect(more.get_by_role("button", name="Fold", exact=True)).to_have_attribute("aria-expanded", "true")
+    assert more.locator(".prose.viz-prose").bounding_box()["height"] > 400
+
+
+def test_after_a_reset_a_reload_tells_of_no_run(visit):
+    page = visit("?tab=nanogpt&run=train&steps=3&n_layer=1&width=16")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator("#nanogpt .viz-saw:visible")).to_have_count(1, timeout=60_000)
+    page.get_by_role("button", name="Reset", exact=True).click()
+    expect(page.locator("#nanogpt .viz-status")).to_contain_text("Back at the start")
+    page.reload()
+    expect(page.locator("#nanogpt .viz-strip:visible")).to_have_count(1, timeout=30_000)
+    assert "your run" not in page.locator("#nanogpt .viz-status").text_content()
+
+
 def test_a_reload_keeps_form_text_and_picture_and_says_that_the_run_ended(visit):
     page = visit("?tab=nanogpt&run=train&steps=100000&n_layer=1")
     page.locator("#nanogpt-train-corpus-in").select_option("own")
@@ -158,15 +187,19 @@ def test_a_reload_in_the_walk_through_keeps_what_a_link_had_set_and_what_was_typ
 
 def test_a_second_guess_ends_the_run_of_the_first(visit):
     page = visit("?tab=nanogpt&step=2")
-    card(page).locator(".viz-answers button").first.click()
+    card(page).locator(".viz-answers button").nth(1).click()
     expect(page.locator("#nanogpt .viz-status")).to_contain_text("step", timeout=60_000)
+    expect(page.locator(".viz-next")).to_be_disabled()  # its run decides first
     (first,) = CONTROLS
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
-    card(page).locator(".viz-answers button").nth(1).click()
+    card(page).locator(".viz-answers button").first.click()
     assert wait_until(lambda: len(CONTROLS) == 1 and first not in CONTROLS)
     expect(page.locator(".viz-verdict")).to_contain_text("Right.", timeout=60_000)
     assert wait_until(lambda: not CONTROLS)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".viz-verdict")).to_contain_text("Right.")  # whoever comes back finds it
 
 
 @pytest.mark.parametrize("width", [1280, 390])
