@@ -49,6 +49,7 @@ SMALL = {
     "tokens": 1024,
     "nominal": 5.0,
     "rounds": 1,
+    "merges": 30,
 }  # where an experiment has such settings
 
 each = pytest.mark.parametrize("one", EVERY, ids=lambda one: one.key)
@@ -248,7 +249,17 @@ def test_the_diagram_holds_what_it_says(one):
             assert shape["y"] >= 0 and shape["y"] + shape["h"] <= diagram.height
 
 
-OTHER = {"seed": 3, "steps": 6, "length": 12, "tokens": 2048, "width": 32, "batch": 3, "rounds": 2, "samples": 3}
+OTHER = {
+    "seed": 3,
+    "steps": 6,
+    "length": 12,
+    "tokens": 2048,
+    "width": 32,
+    "batch": 3,
+    "rounds": 2,
+    "samples": 3,
+    "merges": 60,
+}
 MOST_TRIES = 3
 
 

@@ -21,6 +21,7 @@ with its GPU preset on Tiny Shakespeare); Muon: Jordan et al. 2024, kellerjordan
 """
 
 from core.nanogpt.training import TrainConfig, TrainStep, train
+from core.nanogpt.tokens import TokensConfig, TokensStep, tokens
 from core.nanogpt.generating import GenerateConfig, GenerateStep, generate
 from core.nanogpt.forking import ForkConfig, ForkStep, fork
 
@@ -29,9 +30,12 @@ __all__ = [
     "ForkStep",
     "GenerateConfig",
     "GenerateStep",
+    "TokensConfig",
+    "TokensStep",
     "TrainConfig",
     "TrainStep",
     "fork",
     "generate",
+    "tokens",
     "train",
 ]

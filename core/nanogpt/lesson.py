@@ -4,6 +4,7 @@ from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
 from core.nanogpt.forking import CHANGES, LOSS_B, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
+from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
 from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
 
 RUNGS = (
@@ -68,6 +69,36 @@ def what_it_copied(run: Outcome) -> str:
     return f"The longest stretch that it copied from its training text has {run[COPIED].measured:.0f} characters."
 
 
+# --- tokens ---
+
+
+def how_long_a_token_is(run: Outcome) -> str:
+    length, vocabulary = run[LENGTH].measured, run[VOCABULARY]
+    return (
+        f"With {vocabulary.measured:,.0f} tokens instead of {vocabulary.expected:.0f} bytes, a token of new text stands"
+        f" for {length:.2f} bytes: a context of 64 tokens reaches over {64 * length:.0f} of them."
+    )
+
+
+def what_a_token_tells(run: Outcome) -> str:
+    best = run[BEST]
+    way = "less" if best.difference < 0 else "more"
+    return (
+        f"A table of pairs of tokens is surprised by {best.measured:.2f} bits per byte of new text, {way} than one of"
+        f" pairs of characters ({best.expected:.2f}): a token says more about what comes next, but each is seen more"
+        " rarely."
+    )
+
+
+def what_costs_most(run: Outcome) -> str:
+    costs = {kind: run[COST.of(kind=kind)] for kind in KINDS if kind != "English"}
+    kind = max(costs, key=lambda kind: costs[kind].measured)
+    return (
+        f"What this text never taught is dear: {kind} takes {costs[kind].measured:.1f} tokens per character, the"
+        f" English sentence {costs[kind].expected:.1f}."
+    )
+
+
 # --- fork ---
 
 WHY = {
@@ -105,6 +136,15 @@ CARDS = (
         "a real training run, live",
         (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
         ("nanogpt.trainer", "foundations.transformer", "foundations.corpus"),
+    ),
+    Card(
+        "tokens",
+        "Cut text into tokens",
+        "start",
+        2,
+        "byte-pair encoding, learned merge by merge",
+        (how_long_a_token_is, what_a_token_tells, what_costs_most),
+        ("foundations.corpus",),
     ),
     Card(
         "generate",

@@ -8,6 +8,7 @@ Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id
 | lines | none: `charts.lines(...)`, fed by `Sketch.point`; a cursor stands at the frame's `at` |
 | text | the text |
 | reader | {"text", "shade"}: what this frame adds to the text and how strongly it is shaded, 0 to 1 |
+| chips | {"chips": [[text, new], ...]}: a text in pieces, side by side in changing colours; new ones have a frame |
 | matrix | `charts.heat(...)` |
 | pictures | {"columns", "pictures": [`charts.picture(...)`, ...]}: small pictures in rows, every pixel a square |
 | brush | {"picture": `charts.picture(...)`, "field", "cells"}: a picture to paint on; the setting `field` (text) holds what is painted, row by
@@ -33,7 +34,7 @@ SIGNS = [("a", "below 0"), ("b", "above 0")]  # the legend of a signed matrix
 
 def view(
     id: str,
-    kind: Literal["lines", "text", "reader", "matrix", "pictures", "brush", "draw", "gantt", "plot", "pairs"],
+    kind: Literal["lines", "text", "reader", "chips", "matrix", "pictures", "brush", "draw", "gantt", "plot", "pairs"],
     title: str,
     *,
     span: int = 12,

@@ -5,7 +5,17 @@ two runs that part.
 from collections.abc import Mapping
 from typing import Any
 
-from core.nanogpt import ForkConfig, ForkStep, GenerateConfig, GenerateStep, TrainConfig, TrainStep
+from core.nanogpt import (
+    ForkConfig,
+    ForkStep,
+    GenerateConfig,
+    GenerateStep,
+    TokensConfig,
+    TokensStep,
+    TrainConfig,
+    TrainStep,
+)
+from core.nanogpt.tokens import KINDS as SAMPLES
 from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, series, text
 from pages._kit.page import Page, Picture
 from pages._kit.player import player, view
@@ -113,6 +123,48 @@ def draw_fork(step: ForkStep, sketch: Sketch) -> None:
         sketch.text("sample_b", step.sample_b)
 
 
+def tokens_panels(config: TokensConfig) -> list[Panel]:
+    count = axis("merges learned", "count", config.merges)
+    views = [
+        view("cut", "chips", "Your sentence, cut into tokens",
+             legend=[("b", "made by one of the newest merges")]),
+        lines("length", "How long a token of new text is", count, axis("length of a token", "bytes"),
+              [series("length", "bytes per token", "a")], span=5, height=250),
+        view("newest", "plot", "The newest tokens", span=7, height=270,
+             layout=ranking(axis("how often their two halves stood together", "count"), axis("new token", "text"))),
+        view("cost", "plot", "What other text costs", height=230,
+             layout=ranking(axis("tokens per character", "count"), axis("a sample of", "text"))),
+    ]  # fmt: skip
+    return [player("merging", "", views, scrub="merge", rate=4, bar_before=1)]
+
+
+def draw_tokens(step: TokensStep, sketch: Sketch) -> None:
+    if not step.cut:  # words are split, or a table is counted
+        return
+    if step.length is not None:
+        sketch.point("length", "length", step.merges, step.length)
+    sketch.frame(
+        "merging",
+        f"{step.merges:,} merges: {len(step.cut)} tokens",
+        at=step.merges,
+        cut={"chips": [[text.replace("\n", "↵"), made] for text, made in step.cut]},
+        newest=bars([in_quotes(text) for text, _ in step.newest], [times for _, times in step.newest]),
+        cost=bars(list(SAMPLES), step.cost),
+    )
+
+
+def lit_tokens(step: TokensStep) -> Mapping[str, str]:
+    """The part of the diagram that worked; the newest token stands in its box."""
+    parts = {"words": ("text", "words"), "merge": ("pairs", "merge", "tokens", "cut"), "table": ("cut",)}
+    lit = dict.fromkeys(parts.get(step.part, ()), "")
+    return lit | ({"merge": in_quotes(step.newest[0][0])} if step.newest else {})
+
+
+def in_quotes(token: str) -> str:
+    """A token as a label: its spaces are part of it."""
+    return "“" + token.replace("\n", "↵").replace(" ", "␣") + "”"
+
+
 def generate_panels(config: GenerateConfig) -> list[Panel]:
     likely = ranking(axis("probability", "of 1", 1.0), axis("next token", "symbol"))
     views = [
@@ -174,11 +226,16 @@ PAGE = Page(
     "nanoGPT",
     {
         "train": Picture(train_panels, draw_train, lit_train),
+        "tokens": Picture(tokens_panels, draw_tokens, lit_tokens),
         "generate": Picture(generate_panels, draw_generate, lit_generate),
         "fork": Picture(fork_panels, draw_fork, lit_train),
     },
     (
         ("Vaswani et al. 2017, Attention Is All You Need (the transformer)", "https://arxiv.org/abs/1706.03762"),
+        (
+            "Sennrich et al. 2016, Neural Machine Translation of Rare Words with Subword Units (byte-pair encoding)",
+            "https://arxiv.org/abs/1508.07909",
+        ),
         ("Karpathy, nanoGPT", "https://github.com/karpathy/nanoGPT"),
         (
             "Shannon 1951, Prediction and Entropy of Printed English",

@@ -7,7 +7,7 @@ from typing import Any
 from core.foundations.experiment import counted
 from core.foundations.transformer import Shape
 from core.foundations.weights import from_bytes, shipped
-from core.nanogpt import GenerateConfig
+from core.nanogpt import GenerateConfig, TokensConfig
 from pages._kit.diagram import Diagram, arrow, box, group, label, matrix, stack
 
 GPT2 = Shape(50257, 12, 12, 768, 1024)
@@ -28,8 +28,34 @@ def writing(model: str, file: bytes) -> Shape:
     return of_the_shipped()
 
 
+def cutting(config: TokensConfig) -> Diagram:
+    """How merges are learned, and what is cut by them."""
+    shapes = [
+        box(4, 28, 96, 56, "text", "to learn from", part="text", color="d"),
+        arrow((100, 56), (122, 56)),
+        box(124, 28, 96, 56, "words", "as bytes", part="words", color="d"),
+        group(236, 8, 204, 170, f"{counted(config.merges, 'time')}: one more token"),
+        arrow((220, 56), (254, 56)),
+        box(256, 28, 166, 56, "count the pairs", "of neighbouring tokens", part="pairs", color="a"),
+        arrow((372, 84), (372, 110)),
+        box(256, 112, 166, 56, "merge", "the most frequent pair", part="merge", color="a"),
+        arrow((306, 112), (306, 88)),
+        arrow((422, 140), (454, 140)),
+        box(456, 112, 84, 56, "tokens", f"256 + {config.merges:,}", part="tokens", color="b"),
+        arrow((498, 168), (498, 200)),
+        box(256, 202, 284, 36, "a new text, cut by the merges in order", part="cut", color="b"),
+    ]
+    alt = (
+        f"A text is split into words, and these into bytes. {counted(config.merges, 'time')} the most frequent pair of"
+        " neighbouring tokens becomes one new token. A new text is cut by the same merges in the same order."
+    )
+    return Diagram(shapes, 544, 242, alt)
+
+
 def diagram(config: Any) -> Diagram:
-    """With the sizes of the model that is trained, or of the one that writes."""
+    """With the sizes of the model that is trained, or of the one that writes; for tokens, how they are learned."""
+    if isinstance(config, TokensConfig):
+        return cutting(config)
     size = writing(config.model, config.model_file) if isinstance(config, GenerateConfig) else config
     layers, heads, width, context = size.n_layer, size.n_head, size.width, size.context
     shapes = [
