@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from core.foundations.corpus import CORPORA, OWN_TEXT_BYTES, Corpus, check_length, load_corpus, windows_of
 from core.foundations.experiment import Config, setting
 from core.foundations.figures import Figure
-from core.foundations.settings import seed_field
+from core.foundations.settings import batch_field, layers_field, seed_field
 from core.foundations.transformer import Shape, Transformer
 
 UNIT_FLOPS = 7e8  # most work between two turns, 6 FLOPs per weight and token: about 0.07 s on one thread
@@ -77,16 +77,7 @@ class FleetConfig(Config):
         high=64,
         help="Elements per character inside a model, a multiple of 4. Wider models learn more by heart.",
     )
-    n_layer: int = setting(
-        1,
-        "Layers",
-        unit="layer",
-        low=1,
-        high=6,
-        more=True,
-        help="More layers can learn longer patterns; each step takes longer.",
-        slider=True,
-    )
+    n_layer: int = layers_field(1, high=6)
     context: int = setting(
         32,
         "Context",
@@ -96,16 +87,7 @@ class FleetConfig(Config):
         more=True,
         help="How far back a model can look; more takes longer.",
     )
-    batch: int = setting(
-        8,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=16,
-        more=True,
-        help="More sequences per step give smoother gradients; each step takes longer.",
-        slider=True,
-    )
+    batch: int = batch_field(high=16)
     seeds: int = setting(
         3,
         "Seeds",

@@ -44,7 +44,7 @@ from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, warm
 from core.foundations.roofline import roofline
-from core.foundations.settings import context_field, seed_field, width_field
+from core.foundations.settings import batch_field, context_field, layers_field, seed_field, width_field
 from core.foundations.transformer import Shape
 
 ORDERS = {"given": "as given", "backwards": "backwards", "small first": "smallest first"}
@@ -109,28 +109,10 @@ class ChaosConfig(Config):
     repeats: int = setting(
         12, "Repetitions", low=2, high=40, help="More repetitions of each operation find more different results."
     )
-    n_layer: int = setting(
-        2,
-        "Layers",
-        unit="layer",
-        low=1,
-        high=4,
-        more=True,
-        help="More layers can learn longer patterns; each step takes longer.",
-        slider=True,
-    )
+    n_layer: int = layers_field()
     width: int = width_field()
     context: int = context_field()
-    batch: int = setting(
-        8,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=32,
-        more=True,
-        help="More sequences per step give smoother gradients; each step takes longer.",
-        slider=True,
-    )
+    batch: int = batch_field()
     seed: int = seed_field()
 
     def check(self) -> None:

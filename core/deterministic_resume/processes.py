@@ -12,7 +12,7 @@ from core.deterministic_resume import checkpoint as disk
 from core.deterministic_resume.training import PARTS, Training
 from core.foundations.corpus import load_corpus
 from core.foundations.experiment import Config, setting
-from core.foundations.settings import context_field, seed_field, width_field
+from core.foundations.settings import batch_field, context_field, layers_field, seed_field, width_field
 from core.foundations.transformer import Shape
 
 ACCIDENTS = {
@@ -103,28 +103,10 @@ class UnplugConfig(Config):
         help="How far each update goes: too low learns slowly, too high blows up.",
     )
     corpus: str = setting("play", "Text to learn", choices=TEXTS, more=True, help="What the small GPT learns.")
-    n_layer: int = setting(
-        2,
-        "Layers",
-        unit="layer",
-        low=1,
-        high=4,
-        more=True,
-        help="More layers can learn longer patterns; each step takes longer.",
-        slider=True,
-    )
+    n_layer: int = layers_field()
     width: int = width_field()
     context: int = context_field()
-    batch: int = setting(
-        8,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=32,
-        more=True,
-        help="More sequences per step give smoother gradients; each step takes longer.",
-        slider=True,
-    )
+    batch: int = batch_field()
     seed: int = seed_field()
 
     def check(self) -> None:

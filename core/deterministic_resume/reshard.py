@@ -40,7 +40,7 @@ from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, scratch, warm
 from core.foundations.roofline import roofline
-from core.foundations.settings import context_field, seed_field
+from core.foundations.settings import context_field, layers_field, seed_field
 from core.foundations.transformer import Shape
 
 ALWAYS, MOST = 2, 4  # ranks that save; most ranks that load
@@ -81,15 +81,7 @@ class ReshardConfig(Config):
     width: int = setting(
         32, "Width", unit="number", low=8, high=128, help="A wider model can store more; each step takes longer."
     )
-    n_layer: int = setting(
-        2,
-        "Layers",
-        unit="layer",
-        low=1,
-        high=4,
-        help="More layers can learn longer patterns; each step takes longer.",
-        slider=True,
-    )
+    n_layer: int = layers_field(more=False)
     quarters: int = setting(
         2,
         "Sequences per rank (with 4 ranks)",

@@ -37,6 +37,18 @@ def width_field() -> Any:
     return setting(32, "Width", unit="number", low=8, high=128, more=True, help=help)
 
 
+def layers_field(default: int = 2, *, high: int = 4, more: bool = True) -> Any:
+    """The layers of a small transformer."""
+    help = "More layers can learn longer patterns; each step takes longer."
+    return setting(default, "Layers", unit="layer", low=1, high=high, more=more, help=help, slider=True)
+
+
+def batch_field(*, high: int = 32) -> Any:
+    """The sequences that one training step of a small transformer learns from."""
+    help = "More sequences per step give smoother gradients; each step takes longer."
+    return setting(8, "Batch", unit="sequence", low=1, high=high, more=True, help=help, slider=True)
+
+
 def guidance_field(default: float = 2.0) -> Any:
     """The scale of classifier-free guidance."""
     help = (

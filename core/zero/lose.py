@@ -43,7 +43,7 @@ from core.foundations.corpus import batch_of, load_corpus, windows_of
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.ranks import Group, scratch, warm
-from core.foundations.settings import seed_field
+from core.foundations.settings import layers_field, seed_field
 from core.foundations.transformer import Shape
 from core.zero.holders import RANKS, WAYS, Spans, Tensors, grid, lost_share, planned
 from core.zero.state import Piece, Rest, State, parts_of, together
@@ -95,15 +95,7 @@ class LoseConfig(Config):
     steps: int = setting(
         20, "Steps afterwards", unit="step", low=1, high=40, help="More steps show how far the damaged models recover."
     )
-    n_layer: int = setting(
-        4,
-        "Layers",
-        unit="layer",
-        low=1,
-        high=6,
-        help="More layers can learn longer patterns; each step takes longer.",
-        slider=True,
-    )
+    n_layer: int = layers_field(4, high=6, more=False)
     width: int = setting(
         32, "Width", unit="number", low=8, high=64, help="A wider model can store more; each step takes longer."
     )
