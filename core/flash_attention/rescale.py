@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from core.flash_attention.sentence import HEADS, LAYERS, MOST_TOKENS, SENTENCE, Head, check_text, head_of
+from core.flash_attention.sentence import MOST_TOKENS, SENTENCE, Head, check_text, head_field, head_of, layer_field
 from core.flash_attention.tiling import Running, Tile, absorb, nothing_seen, pieces, scores_of
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
@@ -91,24 +91,8 @@ class RescaleConfig(Config):
         help="Ticked, a token sees only itself and the past, so half of the scores are left out.",
         more=True,
     )
-    layer: int = setting(
-        2,
-        "Layer of the GPT",
-        low=1,
-        high=LAYERS,
-        more=True,
-        help="Later layers of the trained GPT look for other patterns than the first ones.",
-        slider=True,
-    )
-    head: int = setting(
-        1,
-        "Attention head",
-        low=1,
-        high=HEADS,
-        more=True,
-        help="Each head of the trained GPT looks for something else.",
-        slider=True,
-    )
+    layer: int = layer_field()
+    head: int = head_field()
 
     def check(self) -> None:
         check_text(self.text)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from core.foundations.experiment import setting
 from core.foundations.transformer import Transformer, rotate
 from core.foundations.weights import ModelFile, model_bytes, models, shipped
 
@@ -34,6 +35,18 @@ def gpt() -> Transformer:
     """The shipped character GPT, read once."""
     model: Transformer = models().get("flash_attention nanogpt", lambda: model_file().build(), model_bytes)
     return model
+
+
+def layer_field() -> Any:
+    """Which layer of the trained GPT."""
+    help = "Later layers of the trained GPT look for other patterns than the first ones."
+    return setting(2, "Layer of the GPT", low=1, high=LAYERS, more=True, help=help, slider=True)
+
+
+def head_field() -> Any:
+    """Which head of that layer."""
+    help = "Each head of the trained GPT looks for something else."
+    return setting(1, "Attention head", low=1, high=HEADS, more=True, help=help, slider=True)
 
 
 def check_text(text: str) -> None:

@@ -30,7 +30,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.flash_attention.sentence import HEADS, LAYERS, MOST_TOKENS, SENTENCE, WIDTH, Head, check_text, head_of
+from core.flash_attention.sentence import (
+    MOST_TOKENS,
+    SENTENCE,
+    WIDTH,
+    Head,
+    check_text,
+    head_field,
+    head_of,
+    layer_field,
+)
 from core.flash_attention.tiling import (
     ORDERS,
     Blocks,
@@ -149,24 +158,8 @@ class TilesConfig(Config):
         when=("blocks", "own"),
         help="Wider tiles mean fewer trips of queries and outputs, and more fast memory.",
     )
-    layer: int = setting(
-        2,
-        "Layer of the GPT",
-        low=1,
-        high=LAYERS,
-        more=True,
-        help="Later layers of the trained GPT look for other patterns than the first ones.",
-        slider=True,
-    )
-    head: int = setting(
-        1,
-        "Attention head",
-        low=1,
-        high=HEADS,
-        more=True,
-        help="Each head of the trained GPT looks for something else.",
-        slider=True,
-    )
+    layer: int = layer_field()
+    head: int = head_field()
 
     def check(self) -> None:
         check_text(self.text)
