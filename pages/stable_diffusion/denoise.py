@@ -21,7 +21,7 @@ def denoise_panels(config: DenoiseConfig) -> list[Panel]:
         axis("share", "%", 101),
         kinds,
         span=5,
-        height=205,
+        height=190,
     )
     words = "{name}: row {row}, column {column}: {value}"
     return [
@@ -37,10 +37,10 @@ def denoise_panels(config: DenoiseConfig) -> list[Panel]:
                     most=160,
                     least=96,
                 ),
-                view("maps", "matrix", "In latent space", span=5, square=True, signed=True, words=words, hint=hint),
-                view("sums", "text", "The scheduler's arithmetic, for one number of the latents", span=7, height=330),
+                view("maps", "matrix", "In latent space", span=4, square=True, signed=True, words=words, hint=hint),
+                view("sums", "text", "The scheduler's arithmetic, for one number of the latents", span=8, height=330),
                 seen,
-                view("pull", "text", "What the words ask for", span=7, height=205),
+                view("pull", "text", "What the words ask for", span=7, height=190),
             ],
             scrub="step",
             rate=3,

@@ -20,14 +20,14 @@ def schedulers_panels(config: SchedulersConfig) -> list[Panel]:
         "range": [math.log10(0.85), math.log10(max(config.steps, 8) * 3.4)],
     }
     return [
-        view("grid", "pictures", f"'{config.prompt[:40]}' from one noise", span=7, most=92, least=56),
+        view("grid", "pictures", f"'{config.prompt[:40]}' from one noise", span=7, most=76, least=56),
         view("away", "plot", "How far from converged", span=5, layout=away, height=330),
         view(
             "script",
             "pictures",
             f"DDIM, {config.steps} steps: the model's settings, diffusers' defaults, defaults without clip_sample",
             span=7,
-            most=90,
+            most=72,
             least=56,
         ),
         text("table", "Judge and seconds", span=5, height=310),

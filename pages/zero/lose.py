@@ -36,8 +36,8 @@ def lose_panels(config: LoseConfig) -> list[Panel]:
     )
     return [
         player("ranks", "", [grid], scrub="before and after", rate=0.7),
-        view("after", "plot", "The model with what is left, and how it goes on", span=7, layout=after, height=260),
-        text("dead", f"What died with rank {config.lost}", span=5, height=260),
+        view("after", "plot", "The model with what is left, and how it goes on", span=7, layout=after, height=220),
+        text("dead", f"What died with rank {config.lost}", span=5, height=220),
     ]
 
 

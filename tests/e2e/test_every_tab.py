@@ -24,7 +24,7 @@ INKED = """tab => [...tab.querySelectorAll(".viz-scene:not([hidden]) canvas")].f
   return false;
 })"""
 WIDE = "formulas => formulas.filter(f => f.scrollWidth > f.clientWidth).map(f => f.textContent)"
-HIGHEST = 2700  # px of a page after a run, at 1280 px with nothing unfolded
+HIGHEST = 2500  # px of a page after a run, at 1280 px with nothing unfolded
 
 
 @each
