@@ -145,6 +145,8 @@ export const form = (element, props, watch) => {
   let chosen = "";
   /** @type {[string, Record<string, any>] | null} */
   let wanted = null;
+  /** Whether this is a reload: the person's own form goes before what the link asks for. */
+  let restored = false;
   /** @type {Map<string, Control>} */
   const fields = new Map(); // by "experiment.field"
   /** What the walk-through has set for a run of its own, and what the person had there. @type {{name: string, before: Record<string, any>, given: Record<string, any>} | null} */
@@ -207,6 +209,7 @@ export const form = (element, props, watch) => {
   };
   const set = (/** @type {string} */ experiment, /** @type {Record<string, any>} */ values) => {
     if (!spec) return void (wanted = [experiment, values]);
+    if (restored) return;
     fill(experiment, values);
     choose(experiment, true);
   };
@@ -261,10 +264,12 @@ export const form = (element, props, watch) => {
       );
     }
     const kept = keptForm(topic, location.search);
+    restored = !!kept;
     if (kept) for (const [name, values] of Object.entries(kept.all)) fill(name, values);
-    choose(kept && !wanted ? kept.experiment : (spec ?? [])[0].name, true);
+    const names = (spec ?? []).map(({ name }) => name);
+    choose(kept && names.includes(kept.experiment) ? kept.experiment : names[0], true);
     transports.get(topic)?.formed();
-    if (wanted && !kept) set(...wanted);
+    if (wanted) set(...wanted);
     if (wanted || kept) transports.get(topic)?.preview();
   };
 

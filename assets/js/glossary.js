@@ -66,6 +66,9 @@ const close = () => {
   hovered = false;
 };
 
+/** Closes a definition whose word is no longer on the page. */
+export const closeOrphan = () => opener && !opener.isConnected && close();
+
 const leave = () => {
   clearTimeout(later);
   if (hovered) later = setTimeout(() => hovered && close(), POINTED_MS);
@@ -139,6 +142,7 @@ export const markTerms = (node) => {
         clearTimeout(later);
         if (event.pointerType !== "mouse" || opener === button) return;
         later = setTimeout(() => {
+          if (!button.isConnected) return;
           open(button, term);
           hovered = true;
         }, POINTED_MS);

@@ -36,7 +36,7 @@ export const transports = new Map();
 export const diagrams = new Map();
 /** @type {Map<string, {mark: () => void, choose: (name: string) => void, pick: (module: string) => void}>} */
 export const cards = new Map();
-/** @type {Map<string, {open: (step?: number) => void, verdict: (message: any) => void}>} */
+/** @type {Map<string, {open: (step?: number) => void, leave: () => void}>} */
 export const tours = new Map();
 
 /** Listeners by name, each set ends with what `on` returns. */

@@ -111,7 +111,9 @@ export const watchTabs = () => {
       );
       const tab = chapter ? (shown ?? chapter[1][0] ?? id) : id;
       const known = chapters.some(([c, inner]) => c === tab || inner.includes(tab));
-      if (known && wantedTab(location.hash, location.search) !== tab) history.pushState(null, "", addressOf(tab));
+      if (!known) return;
+      for (const [topic, tour] of tours) if (topic !== tab) tour.leave();
+      if (wantedTab(location.hash, location.search) !== tab) history.pushState(null, "", addressOf(tab));
     },
     true,
   );
@@ -119,6 +121,7 @@ export const watchTabs = () => {
     const params = new URLSearchParams(location.hash.slice(1));
     const tab = wantedTab(location.hash, location.search);
     select(tab);
+    for (const [topic, tour] of tours) if (topic !== tab) tour.leave();
     const step = Number(params.get("step"));
     if (tab && step) tours.get(tab)?.open(step - 1);
   });

@@ -1,10 +1,10 @@
 // "Walk me through it": a card at the bottom edge that points, asks, sets and runs. Space and arrows move; in presenter mode it is the slides.
 
 import { button, face, make } from "./dom.js";
-import { markTerms } from "./glossary.js";
+import { closeOrphan, markTerms } from "./glossary.js";
 import { keepTourStep, tourStep } from "./memory.js";
 import { follow, forms, tours, transports } from "./parts.js";
-import { addressOf } from "./tabs.js";
+import { addressOf, wantedTab } from "./tabs.js";
 
 /**
  * @typedef {object} Step
@@ -78,6 +78,8 @@ export const tour = (element, props, watch) => {
   let verdict = null;
   /** What was guessed at each step and decided, for whoever goes back to it. @type {Map<number, {guess: number, verdict: {right: number | null, because: string}}>} */
   const decided = new Map();
+  /** The guess whose run is on, also while the person looks at another step. @type {{at: number, guess: number} | null} */
+  let pending = null;
   /** Whether the run that is on was started here; it ends with the walk-through. */
   let mine = false;
   /** @type {(() => void) | undefined} */
@@ -97,7 +99,12 @@ export const tour = (element, props, watch) => {
     const block = (place?.getBoundingClientRect().height ?? 0) > innerHeight / 2 ? "start" : "center";
     place?.scrollIntoView({ block, behavior: "smooth" });
     clearTimeout(later);
-    later = setTimeout(() => uncover(place), 800); // when it has come to rest, and what a run adds below is there
+    later = setTimeout(() => {
+      // when it has come to rest, another experiment's picture has come, and what a run adds below is there
+      const now = placeOf(topic, name);
+      if (card && now !== place) light(name);
+      else uncover(place);
+    }, 800);
   };
   /** Scrolls on where the card covers what it points at: its beginning stays in the window. @param {Element | null | undefined} place */
   const uncover = (place) => {
@@ -132,6 +139,7 @@ export const tour = (element, props, watch) => {
         button("viz-button", words, () => {
           guess = k;
           verdict = null;
+          pending = { at, guess };
           start({ question: s.question, answer: k });
         }),
       );
@@ -144,14 +152,15 @@ export const tour = (element, props, watch) => {
     });
   };
   /** A guess whose run ended before the server could decide it. */
-  const undecided = () => ran === "over" && !verdict;
+  const undecided = () => ran === "over" && (!verdict || verdict.right === null);
   const words = () => {
     if (step().kind === "look") return "";
     if (step().kind === "run") return ran === "on" ? "It is running. Watch the picture." : "";
     if (guess < 0) return "Guess first; the run's own numbers will decide.";
-    if (undecided()) return "The run ended before its figures could decide. Guess again, or go on.";
+    if (undecided())
+      return `${verdict?.because ?? "The run ended before its figures could decide."} Guess again, or go on.`;
     if (!verdict) return "Running; the figures will decide …";
-    if (verdict.right === null) return verdict.because;
+    if (verdict.right === null) return verdict.because; // its run is just ending
     const answer = (step().answers ?? [])[verdict.right];
     return (guess === verdict.right ? "Right. " : `It was “${answer}”. `) + verdict.because;
   };
@@ -167,6 +176,7 @@ export const tour = (element, props, watch) => {
     }
     const hadFocus = card.contains(document.activeElement);
     card.textContent = "";
+    closeOrphan();
     const dots = card.appendChild(make("div", "viz-dots"));
     dots.setAttribute("aria-hidden", "true");
     steps.forEach((_, k) => dots.appendChild(make("span", k <= at ? "viz-dot viz-dot-on" : "viz-dot")));
@@ -210,10 +220,18 @@ export const tour = (element, props, watch) => {
     event.preventDefault();
   };
 
+  /** What was guessed at this step before, and what became of it. */
+  const recall = () => {
+    const before = decided.get(at);
+    const on = pending?.at === at && transports.get(topic)?.state() !== "idle" ? pending : null;
+    guess = before?.guess ?? on?.guess ?? -1;
+    verdict = before?.verdict ?? null;
+    ran = before ? "over" : on ? "on" : "";
+  };
   const go = (/** @type {number} */ to) => {
     if (to < 0 || to >= steps.length) return;
-    const before = decided.get(to);
-    [at, guess, verdict, ran] = [to, before?.guess ?? -1, before?.verdict ?? null, before ? "over" : ""];
+    at = to;
+    recall();
     keepTourStep(topic, at);
     address();
     const { experiment, kind } = step();
@@ -236,13 +254,14 @@ export const tour = (element, props, watch) => {
     forms.get(topic)?.takeBack();
     unlight();
     card?.remove();
-    card = null;
-    at = -1;
+    card = pending = null;
+    at = guess = -1;
+    closeOrphan();
     document.body.classList.remove("viz-touring");
     if (end) keepTourStep(topic, null);
-    address();
+    if (wantedTab(location.hash, location.search) === topic) address();
     label();
-    opener.focus({ preventScroll: true });
+    if (opener.checkVisibility?.()) opener.focus({ preventScroll: true });
   };
   const label = () => {
     const kept = tourStep(topic);
@@ -252,10 +271,7 @@ export const tour = (element, props, watch) => {
 
   tours.set(topic, {
     open,
-    verdict: (message) => {
-      verdict = message;
-      draw();
-    },
+    leave: () => card && shut(false),
   });
   follow(props, watch, (message) => {
     if (message.steps && !steps.length) {
@@ -269,11 +285,11 @@ export const tour = (element, props, watch) => {
         asked.get("tab") === topic ? asked.get("step") : query.get("tab") === topic ? query.get("step") : null;
       if (wanted && Number.isInteger(+wanted)) open(+wanted - 1);
     }
-    if (message.because && guess >= 0 && step().question === message.question) {
-      verdict = message;
-      if (message.right !== null) decided.set(at, { guess, verdict: message });
-      draw();
-      light("saw");
-    }
+    if (!message.because || !pending || steps[pending.at].question !== message.question) return;
+    if (message.right !== null) decided.set(pending.at, { guess: pending.guess, verdict: message });
+    if (pending.at !== at || guess < 0) return;
+    verdict = message;
+    draw();
+    light("saw");
   });
 };

@@ -54,9 +54,9 @@ class Control:
 CONTROLS: dict[str, Control] = {}  # runs that are on now, by their random names
 
 
-def signal(message: dict[str, str]) -> bool:
-    """Called by the page. An unknown name (a run that has ended) is nothing to do."""
-    control = CONTROLS.get(str(message.get("run")))
+def signal(message: Any) -> bool:
+    """Called by the page. An unknown name (a run that has ended) is nothing to do, nor is another kind of message."""
+    control = CONTROLS.get(str(message.get("run"))) if isinstance(message, dict) else None
     if control is not None:
         control.signal(str(message.get("action")))
     return control is not None

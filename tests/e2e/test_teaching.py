@@ -94,6 +94,14 @@ def test_a_reload_shows_the_chosen_experiment_and_keeps_the_other_ones_picture(v
     expect(page.locator("#nanogpt .viz-saw:visible")).to_contain_text("nats")
 
 
+def test_a_reload_keeps_the_card_that_was_chosen_though_a_link_names_the_tab(visit):
+    page = visit("?tab=nanogpt")
+    page.locator('.viz-card[data-name="generate"]').click()
+    page.locator("#nanogpt-generate-length-in").wait_for(state="attached")
+    page.reload()
+    expect(page.locator('.viz-card[data-name="generate"]')).to_have_attribute("aria-checked", "true", timeout=30_000)
+
+
 def test_a_slider_reaches_its_ends(visit):
     page = visit("?tab=nanogpt&run=generate")
     slider = page.get_by_label("Top-p, slider")
@@ -185,21 +193,41 @@ def test_a_reload_in_the_walk_through_keeps_what_a_link_had_set_and_what_was_typ
         expect(page.locator(f"#nanogpt-train-{name}-in")).to_have_value(value)
 
 
-def test_a_second_guess_ends_the_run_of_the_first(visit):
+def test_whoever_looks_back_while_a_guess_runs_finds_it_again(visit):
     page = visit("?tab=nanogpt&step=2")
-    card(page).locator(".viz-answers button").nth(1).click()
+    card(page).locator(".viz-answers button").first.click()
     expect(page.locator("#nanogpt .viz-status")).to_contain_text("step", timeout=60_000)
     expect(page.locator(".viz-next")).to_be_disabled()  # its run decides first
-    (first,) = CONTROLS
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
-    card(page).locator(".viz-answers button").first.click()
-    assert wait_until(lambda: len(CONTROLS) == 1 and first not in CONTROLS)
     expect(page.locator(".viz-verdict")).to_contain_text("Right.", timeout=60_000)
-    assert wait_until(lambda: not CONTROLS)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    expect(page.locator(".viz-verdict")).to_contain_text("Right.")  # whoever comes back finds it
+    expect(page.locator(".viz-verdict")).to_contain_text("Right.")
+
+
+def test_after_stop_one_may_guess_again(visit):
+    page = visit("?tab=nanogpt&step=4")
+    card(page).locator(".viz-answers button").first.click()
+    expect(page.locator("#nanogpt .viz-status")).to_contain_text("step", timeout=60_000)
+    page.locator("#nanogpt").get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator(".viz-verdict")).to_contain_text("Guess again, or go on.", timeout=30_000)
+    assert wait_until(lambda: not CONTROLS)
+    expect(page.locator(".viz-next")).to_be_enabled()
+    card(page).locator(".viz-answers button").nth(2).click()
+    expect(page.locator(".viz-verdict")).to_contain_text("Right.", timeout=90_000)
+
+
+def test_another_tab_ends_the_walk_through(visit):
+    page = visit("?tab=nanogpt&step=2")
+    card(page).locator(".viz-answers button").first.click()
+    page.locator("#chapter-1-button").click()
+    expect(page.locator("#lora h1")).to_be_visible()
+    expect(card(page)).to_have_count(0)
+    assert page.url.endswith("#tab=lora")
+    assert wait_until(lambda: not CONTROLS)
+    page.locator("#lora .viz-walk").click()
+    expect(card(page)).to_have_count(1)
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -241,7 +241,7 @@ export const mount = (place, spec) => {
       const b = boundsOf(series.values(), levels, spec.x.high);
       ctx.font = font(size);
       const drawn = [...series.values()].filter((s) => s.xs.length);
-      const names = [...levels.map(levelName), ...[...series.values()].map((s) => `${s.label} 0.000`)];
+      const names = [...levels.map(levelName), ...[...series.values()].map((s) => `${s.label} -0.0000`)];
       const wanted = 14 + Math.max(0, ...names.map((name) => ctx.measureText(name).width));
       const narrow = wanted > 0.34 * w;
       const margin = narrow ? 10 : wanted;
