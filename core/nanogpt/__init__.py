@@ -12,15 +12,17 @@ triples reach on the same text (`core/foundations/corpus.py`): a curve that fall
 to the loss is the number of equally likely characters the model is as unsure as.
 
 Read in this order: `core/foundations/transformer.py` (the model), `trainer.py` (one training step), `training.py` (the
-run), `forking.py` (two runs that part ways), `generating.py` (one character after the other).
+run), `forward_pass.py` and `inside.py` (one pass, number by number), `tokens.py` (how a text is cut), `forking.py` (two
+runs that part ways), `generating.py` (one character after the other).
 
 Code -> paper: `n_layer` -> L, `width` -> C (d_model), `context` -> T, `qkv` -> W_Q, W_K, W_V, `out` -> W_O.
-Left out: sub-word tokens (each character is a token), mixed precision on CPUs (slower here at this size).
+Left out: training on sub-word tokens (each character is a token), mixed precision on CPUs (slower here at this size).
 Source: Karpathy, nanoGPT, github.com/karpathy/nanoGPT (README: validation loss 1.88 with its CPU preset and 1.4697
 with its GPU preset on Tiny Shakespeare); Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 """
 
 from core.nanogpt.training import TrainConfig, TrainStep, train
+from core.nanogpt.inside import InsideConfig, InsideStep, inside
 from core.nanogpt.tokens import TokensConfig, TokensStep, tokens
 from core.nanogpt.generating import GenerateConfig, GenerateStep, generate
 from core.nanogpt.forking import ForkConfig, ForkStep, fork
@@ -30,12 +32,15 @@ __all__ = [
     "ForkStep",
     "GenerateConfig",
     "GenerateStep",
+    "InsideConfig",
+    "InsideStep",
     "TokensConfig",
     "TokensStep",
     "TrainConfig",
     "TrainStep",
     "fork",
     "generate",
+    "inside",
     "tokens",
     "train",
 ]

@@ -139,17 +139,17 @@ class Writer:
         return f"This model has never seen {some}, so the prompt goes on without."
 
 
-def load_writer(config: GenerateConfig) -> Generator[None, None, tuple[Writer, str]]:
+def load_writer(model: str, model_file: bytes) -> Generator[None, None, tuple[Writer, str]]:
     """Returns the model that was asked for, and a sentence if another one had to stand in; yields while it is
     fetched.
     """
-    if config.model == "own":
-        if not config.model_file:
+    if model == "own":
+        if not model_file:
             raise ValueError(
                 "model 'own' needs a model file: train one, or upload a model.safetensors that was downloaded here"
             )
-        return character_writer(config.model_file), ""
-    if config.model == "gpt2":
+        return character_writer(model_file), ""
+    if model == "gpt2":
         try:
             folder = yield from fetched("openai-community/gpt2")
             return models().get("openai-community/gpt2", lambda: gpt2_writer(folder), writer_bytes), ""
@@ -217,7 +217,7 @@ def generate(config: GenerateConfig) -> Iterator[GenerateStep]:
     """Write with a trained model; each Step is one character and what was considered for its place."""
     # the model: shipped, your own, or fetched from the hub
     fetching = GenerateStep(0, "", doing="fetching the model from the hub, once")
-    writer, note = yield from with_pauses(load_writer(config), fetching)
+    writer, note = yield from with_pauses(load_writer(config.model, config.model_file), fetching)
     # the prompt, then a token at a time
     note = " ".join(sentence for sentence in (note, writer.unknown(config.prompt)) if sentence)
     prompt = writer.ids(config.prompt) or writer.ids("\n")

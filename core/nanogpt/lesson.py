@@ -4,6 +4,7 @@ from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
 from core.nanogpt.forking import CHANGES, LOSS_B, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
+from core.nanogpt.inside import CHANGED, KNOCKED, MATTERS, SETTLED, SURE
 from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
 from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
 
@@ -67,6 +68,34 @@ def how_unsure_it_was(run: Outcome) -> str:
 
 def what_it_copied(run: Outcome) -> str:
     return f"The longest stretch that it copied from its training text has {run[COPIED].measured:.0f} characters."
+
+
+# --- inside ---
+
+
+def how_sure_it_is(run: Outcome) -> str:
+    sure, settled = run[SURE], run[SETTLED]
+    when = (
+        "only the last layer puts it first"
+        if settled.measured == settled.expected
+        else f"it comes first from layer {settled.measured:.0f} of {settled.expected:.0f} on"
+    )
+    return (
+        f"The likeliest next token has {sure.measured:.0f} %; without any layer it would have {sure.expected:.1f} %,"
+        f" and {when}."
+    )
+
+
+def what_matters_here(run: Outcome) -> str:
+    most = run[MATTERS]
+    return (
+        f"Knock out one part at a time: the one that matters most changes the prediction by {most.measured:.2f} nats,"
+        f" the median part by {most.expected:.3f}."
+    )
+
+
+def what_it_did_without(run: Outcome) -> str:
+    return f"Without {KNOCKED[run.config.knock]} the prediction changes by {run[CHANGED].measured:.3f} nats."
 
 
 # --- tokens ---
@@ -136,6 +165,15 @@ CARDS = (
         "a real training run, live",
         (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
         ("nanogpt.trainer", "foundations.transformer", "foundations.corpus"),
+    ),
+    Card(
+        "inside",
+        "Look inside the model",
+        "start",
+        2,
+        "one forward pass, number by number",
+        (how_sure_it_is, what_matters_here, what_it_did_without),
+        ("nanogpt.forward_pass", "foundations.transformer"),
     ),
     Card(
         "tokens",
@@ -244,9 +282,9 @@ LESSON = Lesson(
     question="What has a model learned when its loss falls?",
     idea=(
         "A language model guesses the next token of a text; here a token is one character. It gives every possible"
-        " token a probability, and the loss is its average surprise at the token that really came. Training changes the"
-        " weights so that the loss falls. Inside, each attention head looks back at earlier tokens and takes from them"
-        " what helps the guess."
+        " token a probability. The loss is its average surprise at the token that really came: 0 if it was sure of it,"
+        " 4.09 if 60 were equally likely to it. Training changes the weights so that the loss falls. Inside, each"
+        " attention head mixes the earlier tokens: it gives each of them a share."
     ),
     formula=r"\text{loss} = \text{average of } -\ln\, p(\text{the token that came} \mid \text{the tokens before it})",
     experiments=CARDS,

@@ -20,6 +20,7 @@ from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, s
 from pages._kit.page import Page, Picture
 from pages._kit.player import player, view
 from pages.nanogpt.diagram import diagram
+from pages.nanogpt.inside import draw_inside, inside_panels, lit_inside
 
 NATS = axis("loss", "nats per character")
 LOOKS = "{name}: of what {from} takes in, {percent} comes from {to}"
@@ -226,6 +227,7 @@ PAGE = Page(
     "nanoGPT",
     {
         "train": Picture(train_panels, draw_train, lit_train),
+        "inside": Picture(inside_panels, draw_inside, lit_inside),
         "tokens": Picture(tokens_panels, draw_tokens, lit_tokens),
         "generate": Picture(generate_panels, draw_generate, lit_generate),
         "fork": Picture(fork_panels, draw_fork, lit_train),

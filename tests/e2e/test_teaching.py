@@ -317,7 +317,7 @@ def test_the_start_page_shows_all_topics_and_what_was_done(visit):
     expect(page.locator(".viz-saw:visible")).to_have_count(1, timeout=60_000)
     page.locator("#start-button").click()
     expect(page.locator(".viz-topic")).to_have_count(17)
-    expect(page.locator(".viz-topic", has_text="nanoGPT")).to_contain_text("✓ 1 of 4")
+    expect(page.locator(".viz-topic", has_text="nanoGPT")).to_contain_text("✓ 1 of 5")
     expect(page.locator(".viz-written pre")).not_to_be_empty(timeout=60_000)
     page.locator(".viz-topic", has_text="KV caching").click()
     expect(page.locator("#kv_cache h1")).to_be_visible()
