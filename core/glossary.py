@@ -28,6 +28,22 @@ TERMS = (
     ),
     Term("vocabulary", "All tokens that a model knows. Its size is written V."),
     Term(
+        "byte-pair encoding",
+        "A way to cut a text into tokens: it begins with bytes and merges the most frequent pair, again and again.",
+        ("BPE",),
+        ("merges",),
+    ),
+    Term(
+        "logit lens",
+        "What the model would write if it stopped after a layer: the row as it is then goes straight to the output.",
+    ),
+    Term(
+        "knock out",
+        "To set to 0 what a part of a model adds, and see what changes without it.",
+        ("ablation",),
+        ("knocked out",),
+    ),
+    Term(
         "embedding",
         "The row of numbers that stands for a token (or a picture) inside a model. Training moves similar things to"
         " similar numbers.",
