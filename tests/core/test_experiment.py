@@ -259,14 +259,15 @@ def test_whole_numbers_come_back_from_text(value):
 
 def test_a_topic_names_its_experiments_in_its_order():
     assert "nanogpt" in topics() and not {"foundations", "__main__"} & set(topics())
-    assert list(experiments("nanogpt")) == ["train", "generate", "fork"]
+    assert list(experiments("nanogpt")) == ["train", "inside", "tokens", "generate", "fork"]
     one = find("nanogpt", "train")
     assert (one.key, one.config_type) == ("nanogpt_train", TrainConfig)
 
 
 def test_unknown_names_are_refused_and_the_known_ones_told(refusal):
     assert refusal(experiments, "cooking") == f"topic must be one of {', '.join(topics())}, got 'cooking'"
-    assert refusal(find, "nanogpt", "bake") == "experiment must be one of train, generate, fork, got 'bake'"
+    known = "train, inside, tokens, generate, fork"
+    assert refusal(find, "nanogpt", "bake") == f"experiment must be one of {known}, got 'bake'"
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

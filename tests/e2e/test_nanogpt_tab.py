@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from core.foundations.machine import this_machine
 from core.foundations.turns import MOST_ACTIVE, turns
+from core.nanogpt.lesson import LESSON
 from pages._kit import live
 from tests.e2e.conftest import downloaded, wait_until
 
@@ -50,7 +51,7 @@ def test_first_visit_shows_the_start_state(visit):
     expect(page.locator("#nanogpt-idea")).to_contain_text("guesses the next token")
     expect(page.locator(".viz-idea .viz-term").first).to_be_visible()
     expect(page.locator(".viz-diagram svg")).to_be_visible()
-    assert page.locator(".viz-card").count() == 3
+    assert page.locator(".viz-card").count() == len(LESSON.experiments)
     expect(page.locator(".viz-strip")).to_contain_text("loss before training")
     assert "know nothing 4.09" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
 
