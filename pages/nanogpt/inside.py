@@ -14,9 +14,9 @@ def inside_panels(config: InsideConfig) -> list[Panel]:
     next_token = ranking(
         axis("probability", "of 1", 1.0), axis("next token", "symbol"), legend=config.knock != "nothing"
     )
-    lens = chart(axis("layers passed", "count"), axis("probability", "%", 105.0), legend=True)
+    lens = chart(axis("layers passed", "count"), axis("probability", "%", 112.0), legend=True)
     film = [
-        view("says", "text", "What happens here", span=4, height=235),
+        view("says", "text", "What happens here", span=4, height=200),
         view(
             "tensor",
             "matrix",
@@ -30,8 +30,8 @@ def inside_panels(config: InsideConfig) -> list[Panel]:
     ]
     return [
         player("pass", "", film, scrub="stage", rate=0.4, bar_before=0),
-        view("next", "plot", "The next token", span=6, layout=next_token, height=300),
-        view("lens", "plot", "If it stopped after this layer", span=6, layout=lens, height=300),
+        view("next", "plot", "The next token", span=6, layout=next_token, height=265),
+        view("lens", "plot", "If it stopped after this layer", span=6, layout=lens, height=265),
         view(
             "matters",
             "matrix",
