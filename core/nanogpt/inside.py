@@ -83,7 +83,7 @@ class InsideConfig(Config):
         help="The model will guess what comes next. It looks at the last 32 tokens of it.",
     )
     layer: int = setting(
-        2, "Layer", low=1, high=12, slider=True, help="Which layer is shown from the inside; 1 is the first."
+        2, "Layer", low=1, high=12, slider=True, help="Which layer is shown from the inside. The shipped model has 6."
     )
     head: int = setting(
         2,
@@ -91,7 +91,7 @@ class InsideConfig(Config):
         low=1,
         high=12,
         slider=True,
-        help="Which of its heads is shown; each looks for other things.",
+        help="Which of its heads is shown; the shipped model has 5 in each layer.",
     )
     knock: str = setting(
         "head",
@@ -164,7 +164,7 @@ def stages(config: InsideConfig, model: Transformer, tokens: tuple[str, ...], wh
     yield Stage(
         f"what reaches layer {number}",
         f"The layers before have added to each row. The last token's row is now"
-        f" {ratio(layer.came[last], whole.embedded[last]):.1f} times as long as its embedding.",
+        f" {ratio(layer.came[last], whole.embedded[last]):.1f} times as large as its embedding.",
         layer.came[None],
         (f"rows before layer {number}",),
     )
@@ -195,8 +195,8 @@ def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stag
     best = int(scores[last].argmax())
     yield Stage(
         "scores",
-        f"Each q meets each k: q · k / √{width}. Of the last token's scores the largest is"
-        f" {float(scores[last, best]):.2f}, with {quoted(tokens[best])}. So far the future is still in it.",
+        f"Each q meets each k: q · k / √{width}; the root keeps wide rows from giving huge scores. Of the last token's"
+        f" scores the largest is {float(scores[last, best]):.2f}, with {quoted(tokens[best])}. So far the future is still in it.",
         scores[None],
         ("scores",),
         to_tokens=True,
@@ -229,7 +229,7 @@ def of_a_layer(layer: Layer, number: int, heads: int) -> Iterator[Stage]:
     yield Stage(
         "the residual connection",
         f"The {heads} heads, side by side, go through one matrix, and the result is added to the row. For"
-        f" the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as long as the row.",
+        f" the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large as the row.",
         torch.stack((layer.attended, layer.middle)),
         ("attention adds", "and the row is then"),
     )
@@ -237,13 +237,13 @@ def of_a_layer(layer: Layer, number: int, heads: int) -> Iterator[Stage]:
     yield Stage(
         "inside the MLP",
         f"Each row alone goes through a small network with {layer.hidden.shape[1]} numbers in the middle. For the last"
-        f" token {awake:.0%} of them are above 0.",
+        f" token {awake:.0%} of them are above 0, the others say nothing.",
         layer.hidden[None],
         ("inside the MLP",),
     )
     yield Stage(
         f"what leaves layer {number}",
-        f"What the MLP made is added, too: {ratio(layer.thought[last], layer.middle[last]):.2f} times as long as the"
+        f"What the MLP made is added, too: {ratio(layer.thought[last], layer.middle[last]):.2f} times as large as the"
         " last row. The next layer does the same with other weights.",
         torch.stack((layer.thought, layer.left)),
         ("the MLP adds", f"after layer {number}"),

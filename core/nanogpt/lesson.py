@@ -105,7 +105,7 @@ def how_long_a_token_is(run: Outcome) -> str:
     length, vocabulary = run[LENGTH].measured, run[VOCABULARY]
     return (
         f"With {vocabulary.measured:,.0f} tokens instead of {vocabulary.expected:.0f} bytes, a token of new text stands"
-        f" for {length:.2f} bytes: a context of 64 tokens reaches over {64 * length:.0f} of them."
+        f" for {length:.2f} bytes: a context of 64 tokens reaches over {64 * length:.0f} bytes."
     )
 
 
@@ -281,10 +281,10 @@ STEPS = (
 LESSON = Lesson(
     question="What has a model learned when its loss falls?",
     idea=(
-        "A language model guesses the next token of a text; here a token is one character. It gives every possible"
+        "A language model guesses the next token, a piece of text; here it is one character. It gives every possible"
         " token a probability. The loss is its average surprise at the token that really came: 0 if it was sure of it,"
         " 4.09 if 60 were equally likely to it. Training changes the weights so that the loss falls. Inside, each"
-        " attention head mixes the earlier tokens: it gives each of them a share."
+        " attention head mixes the earlier tokens: of each it takes in a share."
     ),
     formula=r"\text{loss} = \text{average of } -\ln\, p(\text{the token that came} \mid \text{the tokens before it})",
     experiments=CARDS,

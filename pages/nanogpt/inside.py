@@ -7,6 +7,7 @@ from core.nanogpt.inside import InsideConfig, InsideStep
 from pages._kit.charts import Panel, Sketch, axis, bars, chart, dots, heat, ranking
 from pages._kit.player import SIGNS, player, view
 
+MOST_BARS = 6  # next tokens shown: each has its name
 VISIBLE = {"\n": "↵", " ": "␣"}
 
 
@@ -69,9 +70,10 @@ def maps_of(step: InsideStep) -> dict[str, Any]:
 
 def next_of(step: InsideStep) -> list[dict[str, Any]]:
     """The likeliest next tokens, and their probabilities with a part knocked out beside them."""
-    names = [visible(token) for token, _ in step.candidates]
-    drawn = bars(names, [p for _, p in step.candidates], label="whole model", colour="a")
-    return drawn + (bars(names, step.without, label="without it", colour="b") if step.without else [])
+    shown = step.candidates[:MOST_BARS]
+    names = [visible(token) for token, _ in shown]
+    drawn = bars(names, [p for _, p in shown], label="whole model", colour="a")
+    return drawn + (bars(names, step.without[:MOST_BARS], label="without it", colour="b") if step.without else [])
 
 
 def lens_of(step: InsideStep) -> list[dict[str, Any]]:

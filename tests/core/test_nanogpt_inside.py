@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from core.foundations.figures import by_figure
 from core.foundations.transformer import Shape, Transformer
+from core.foundations.weights import shipped
 from core.nanogpt.forward_pass import divergence, forward_pass, largest_difference, logit_lens
 from core.nanogpt.inside import (
     CHANGED,
@@ -144,6 +146,11 @@ def test_a_run_opens_the_shipped_model():
 def test_a_run_without_a_part_says_what_it_changed():
     _, last, figures = run(text="Enter BRAMB", knock="mlp", layer=1)
     assert figures[CHANGED].measured == pytest.approx(last.matters[0, -1])
+
+
+def test_the_helps_say_how_many_the_shipped_model_has():
+    shape, helps = shipped("nanogpt").shape, {one.name: one.metadata["help"] for one in fields(InsideConfig)}
+    assert f"has {shape.n_layer}." in helps["layer"] and f"has {shape.n_head} in each" in helps["head"]
 
 
 def test_only_the_latest_tokens_are_looked_at():
