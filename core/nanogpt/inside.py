@@ -196,7 +196,8 @@ def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stag
     yield Stage(
         "scores",
         f"Each q meets each k: q · k / √{width}; the root keeps wide rows from giving huge scores. Of the last token's"
-        f" scores the largest is {float(scores[last, best]):.2f}, with {quoted(tokens[best])}. So far the future is still in it.",
+        f" scores the largest is {float(scores[last, best]):.2f}, with {quoted(tokens[best])}. So far the future is"
+        " still in it.",
         scores[None],
         ("scores",),
         to_tokens=True,
