@@ -203,6 +203,11 @@ def spikes(xs: Sequence[float], height: float, label: str, colour: str) -> dict[
     )
 
 
+def visible(text: str) -> str:
+    """White space as signs one can see."""
+    return text.replace("\n", "↵").replace(" ", "␣")
+
+
 def rounded(value: float) -> float | None:
     """Five digits are more than a screen shows; JSON has no NaN and no infinity."""
     return float(f"{value:.5g}") if abs(value) < 1e300 else None

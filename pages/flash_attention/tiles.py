@@ -6,13 +6,12 @@ import base64
 from typing import Any
 
 from core.flash_attention import TilesConfig, TilesStep
-from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, heat, ranking, rounded
+from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, heat, ranking, rounded, visible
 from pages._kit.player import player, view
 
 BLUE = (60, 140, 210)  # visible on light and on dark
 SHADES = ((0.0, 0.0), (0.03, 0.22), (0.15, 0.5), (0.5, 0.8), (1.0, 1.0))  # small weights are seen, too
 MOST_TICKS = 26  # characters named on an axis
-VISIBLE = {" ": "␣", "\n": "↵"}
 TEXT = {"type": "scatter", "mode": "text", "name": "", "colour": "text", "hoverinfo": "skip", "showlegend": False}
 
 
@@ -72,7 +71,7 @@ def grid_layout(text: str) -> dict[str, Any]:
     across = {
         "range": [0.5, length + 0.5],
         "tickvals": places,
-        "ticktext": [VISIBLE.get(text[at - 1], text[at - 1]) for at in places],
+        "ticktext": [visible(text[at - 1]) for at in places],
         "showgrid": False,
     }
     layout = chart(

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from core.kv_cache import ShrinkConfig, ShrinkStep
-from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, ranking, text
+from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, ranking, text, visible
 from pages._kit.player import view
 
 LEARNED = 128  # tokens of the base's own sequences
@@ -184,4 +184,4 @@ def nexts_of(step: ShrinkStep) -> list[dict[str, Any]]:
 
 
 def quoted(token: str) -> str:
-    return f"“{token.replace(chr(10), '↵').replace(' ', '␣')}”"
+    return f"“{visible(token)}”"

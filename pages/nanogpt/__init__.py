@@ -16,7 +16,7 @@ from core.nanogpt import (
     TrainStep,
 )
 from core.nanogpt.tokens import KINDS as SAMPLES
-from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, series, text
+from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, series, text, visible
 from pages._kit.page import Page, Picture
 from pages._kit.player import player, view
 from pages.nanogpt.diagram import diagram
@@ -94,8 +94,8 @@ def letters(axes: Any, symbols: str) -> list[dict[str, Any]]:
     shapes = []
     for symbol, (x, y) in zip(symbols, axes.tolist(), strict=True):
         fill = "b" if symbol in "aeiou" else "a" if symbol.islower() else "c" if symbol.isalpha() else "d"
-        shown = {"\n": "↵", " ": "␣"}.get(symbol, symbol)
-        shape = {"id": symbol, "kind": "text", "x": round(x, 3), "y": round(y, 3), "text": shown, "fill": fill}
+        sign = visible(symbol)
+        shape = {"id": symbol, "kind": "text", "x": round(x, 3), "y": round(y, 3), "text": sign, "fill": fill}
         shapes.append(shape)
     return shapes
 
@@ -163,7 +163,7 @@ def lit_tokens(step: TokensStep) -> Mapping[str, str]:
 
 def in_quotes(token: str) -> str:
     """A token as a label: its spaces are part of it."""
-    return "“" + token.replace("\n", "↵").replace(" ", "␣") + "”"
+    return f"“{visible(token)}”"
 
 
 def generate_panels(config: GenerateConfig) -> list[Panel]:
@@ -183,19 +183,19 @@ def draw_generate(step: GenerateStep, sketch: Sketch) -> None:
     if not step.text:  # the model is still being fetched
         return
     shade = 0.0 if step.surprisal is None else min(1.0, step.surprisal / 4)
-    shown = [visible(symbol) for symbol, _ in step.candidates]
+    shown = [named(symbol) for symbol, _ in step.candidates]
     looks = None if step.attention is None else head_rows(step.attention, sketch.written)
     sketch.written += step.text
     label = (
         "the prompt"
         if step.surprisal is None
-        else f"{visible(step.text)}: surprisal {step.surprisal:.2f} nats, entropy {step.entropy:.2f} nats"
+        else f"{named(step.text)}: surprisal {step.surprisal:.2f} nats, entropy {step.entropy:.2f} nats"
     )
     sketch.frame(
         "writing",
         label,
         text={"text": step.text, "shade": round(shade, 2)},
-        candidates=bars(shown, [p for _, p in step.candidates], visible(step.text)),
+        candidates=bars(shown, [p for _, p in step.candidates], named(step.text)),
         looks=looks,
     )
 
@@ -213,7 +213,8 @@ def head_rows(weights: Any, written: str) -> dict[str, Any]:
     return heat(weights.reshape(1, 1, layers * heads, reach), ["layer.head"], left=left, below=below)
 
 
-def visible(symbol: str) -> str:
+def named(symbol: str) -> str:
+    """A token as the name of a bar: white space by its sign and in words."""
     return {"\n": "↵ (new line)", " ": "␣ (space)"}.get(symbol, symbol)
 
 

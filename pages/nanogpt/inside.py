@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.nanogpt.inside import InsideConfig, InsideStep
-from pages._kit.charts import Panel, Sketch, axis, bars, chart, dots, heat, ranking
+from pages._kit.charts import Panel, Sketch, axis, bars, chart, dots, heat, ranking, visible
 from pages._kit.player import SIGNS, player, view
 
 MOST_BARS = 6  # next tokens shown: each has its name
-VISIBLE = {"\n": "↵", " ": "␣"}
 
 
 def inside_panels(config: InsideConfig) -> list[Panel]:
@@ -94,7 +93,3 @@ def lens_of(step: InsideStep) -> list[dict[str, Any]]:
 
 def lit_inside(step: InsideStep) -> Mapping[str, str]:
     return {step.part: ""} if step.part else {}
-
-
-def visible(token: str) -> str:
-    return "".join(VISIBLE.get(letter, letter) for letter in token)
