@@ -16,6 +16,7 @@ Source: Shannon 1951, "Prediction and Entropy of Printed English"; Witten and Be
 method C.
 """
 
+import codecs
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -135,6 +136,25 @@ def tiny_shakespeare() -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
+def decoded(file: bytes) -> str:
+    """A text file in UTF-8, or in UTF-16 with its byte-order mark; others are refused with the way to mend it."""
+    utf32 = file.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
+    utf16 = not utf32 and file.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    unmarked = (
+        not utf16 and not utf32 and 4 * file.count(0) > len(file)
+    )  # every other byte of Latin text in UTF-16 is 0
+    try:
+        if not utf32 and not unmarked:
+            return file.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    it_is = "looks like UTF-16 without its mark" if unmarked else "is not"
+    raise ValueError(
+        f"Your file must be plain text in UTF-8, and this one {it_is}: open it in an editor and save it as UTF-8 (in"
+        " Notepad: Save as, Encoding: UTF-8)"
+    )
+
+
 def own_text(pasted: str, uploaded: bytes) -> str:
     """The user's text, or one sentence that says why it cannot be learned from."""
     if len(uploaded) > OWN_TEXT_BYTES or len(pasted.encode("utf-8", "replace")) > OWN_TEXT_BYTES:
@@ -142,13 +162,8 @@ def own_text(pasted: str, uploaded: bytes) -> str:
             "Your text must be at most 5 MB, got"
             f" {max(len(uploaded), len(pasted.encode('utf-8', 'replace'))) / 1e6:.1f} MB"
         )
-    try:
-        text = uploaded.decode("utf-8-sig") if uploaded else pasted.removeprefix("\ufeff")
-        text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    except UnicodeDecodeError:
-        raise ValueError(
-            "Your file must be plain text in UTF-8, and this one is not: open it in an editor and save it as UTF-8"
-        ) from None
+    text = decoded(uploaded) if uploaded else pasted.removeprefix("\ufeff")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
     if any("\ud800" <= symbol <= "\udfff" for symbol in set(text)):
         raise ValueError(
             "Your text holds half of a character (a lone surrogate), which no file can hold: please paste it again"

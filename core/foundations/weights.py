@@ -65,8 +65,8 @@ def config_json(shape: Shape, symbols: str, corpus: str) -> str:
     return json.dumps(shape.as_dict() | {"symbols": symbols, "corpus": corpus}, ensure_ascii=False)
 
 
-def from_bytes(data: bytes) -> ModelFile:
-    """Read a model file, trusting nothing in it: every failure is one sentence."""
+def opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and what its header says; a ValueError of one sentence if it is none."""
     import safetensors
     import safetensors.torch
 
@@ -81,8 +81,14 @@ def from_bytes(data: bytes) -> ModelFile:
         raise ValueError(
             "The model file is not a whole safetensors file; only safetensors are read, never pickles"
         ) from None
+    return weights, header.get("__metadata__") or {}
+
+
+def from_bytes(data: bytes) -> ModelFile:
+    """Read a model file, trusting nothing in it: every failure is one sentence."""
+    weights, header = opened(data)
     try:
-        config = json.loads(header["__metadata__"]["config"])
+        config = json.loads(header["config"])
         shape = Shape(
             **{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)}
         )

@@ -16,11 +16,12 @@ import torch
 
 from core.foundations.corpus import load_corpus, ngram_baselines
 from core.foundations.experiment import Step, experiment, setting
-from core.foundations.figures import Figure
+from core.foundations.figures import Figure, Result
 from core.foundations.transformer import Transformer
 from core.foundations.turns import with_pauses, without_pauses
 from core.nanogpt.trainer import TextConfig, Trainer, schedule, shape_of
 from core.nanogpt.training import FIRST_LOSS
+from core.nanogpt.training_file import Done, bytes_needed, restored, saved
 
 CHANGES = {
     "no_residual": "cut the residual connections",
@@ -29,6 +30,7 @@ CHANGES = {
     "learning_rate": "multiply the learning rate",
     "heads": "regroup into other heads",
     "tying": "tie the output layer to the embedding",
+    "file": "write the run to a file, and go on from it",
 }
 
 SAME_LOSS = Figure(
@@ -44,6 +46,10 @@ SAME_WEIGHTS = Figure(
 LOSS_B = Figure(
     "validation loss of B", "nats per character", "baseline", "A, the same run without the change", headline=True
 )
+SAME_END = Figure(
+    "weights that differ at the end", "weights", "theory", "B went through a file: the same bits as A", headline=True
+)
+FILE_SIZE = Figure("size of the training file", "bytes", "theory", "4 bytes for each weight and each number kept of it")
 LAST_LOSS_B = Figure(
     "last training loss of B", "nats per character", "baseline", "A on the same batch; both before that step's update"
 )
@@ -129,8 +135,18 @@ class ForkStep(Step):
     levels: tuple[float, float] | None = None  # on the first Step: entropy of single characters, and of triples
 
 
-def part_ways(trainer: Trainer, config: ForkConfig) -> None:
-    """The one change, made to the running trainer: its weights, momenta and random generator stay as they are."""
+def part_ways(trainer: Trainer, config: ForkConfig, done: Done) -> tuple[Trainer, int]:
+    """The one change, made to the running trainer: its weights, momenta and random generator stay as they are.
+
+    Or the trainer is written to a file, and a new one goes on from that. Returns who goes on, and the file's bytes.
+    """
+    if config.change == "file":
+        file = saved(trainer, done)
+        if file is None:
+            raise ValueError("the file of this run would be larger than 32 MB: set fewer layers or a smaller width")
+        new = Trainer(trainer.corpus, trainer.model.shape, config, config.learning_rate)
+        restored(new, file)
+        return new, len(file)
     model: Transformer = trainer.model
     match config.change:
         case "learning_rate":
@@ -148,6 +164,7 @@ def part_ways(trainer: Trainer, config: ForkConfig) -> None:
         case "tying":
             model.head = None
             model.reshape(tied=True)
+    return trainer, 0
 
 
 def differing_weights(a: Transformer, b: Transformer) -> int:
@@ -176,7 +193,7 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
         figures=(first,),
     )
     # the same steps for both; after the fork the same steps with one difference
-    largest_gap, differing = 0.0, 0
+    largest_gap, differing, size = 0.0, 0, 0
     for step in range(1, config.steps + 1):
         scale, losses = schedule((step - 1) / config.steps, step - 1), list[float]()
         for trainer in (a, b):
@@ -190,7 +207,7 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
             largest_gap = max(largest_gap, abs(losses[0] - losses[1]))
         if step == config.fork_at:
             differing = differing_weights(a.model, b.model)
-            part_ways(b, config)
+            b, size = part_ways(b, config, Done(step, 0.0, (losses[1],)))
         diverged = not all(loss < 8 * baselines["ln V"] for loss in losses)
         yield ForkStep(
             step,
@@ -206,7 +223,8 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
             yield from look(a, b, step, forked, largest_gap)
         if diverged:
             break
-    yield from judge(a, b, step, losses, largest_gap, differing, diverged, config.fork_at)
+    kept = (differing, size) if step >= config.fork_at else None
+    yield from judge(a, b, step, losses, largest_gap, kept, diverged)
 
 
 def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) -> Iterator[ForkStep]:
@@ -222,27 +240,35 @@ def judge(
     step: int,
     losses: list[float],
     largest_gap: float,
-    differing: int,
+    at_fork: tuple[int, int] | None,
     diverged: bool,
-    fork_at: int,
 ) -> Iterator[ForkStep]:
-    """Validation loss of both runs on the same text, and what was measured before the fork."""
+    """Validation loss of both runs on the same text, and what was measured before the fork.
+
+    at_fork: how many weights differed there, and the bytes of the file that B went through; None where it was not
+    reached.
+    """
     ends: list[float] = []
     for trainer in (a, b):
         ends.append(
             (yield from with_pauses(trainer.validate(16_384), ForkStep(step, doing="judging on the validation text")))
         )
-    figures = (
+    figures: tuple[Result, ...] = (
         SAME_LOSS(largest_gap, 0.0),
-        SAME_WEIGHTS(float(differing) if step >= fork_at else None, 0.0),
+        SAME_WEIGHTS(float(at_fork[0]) if at_fork else None, 0.0),
         LOSS_B(ends[1], ends[0]),
         LAST_LOSS_B(losses[1], losses[0]),
     )
+    if at_fork and at_fork[1]:
+        figures += (
+            SAME_END(float(differing_weights(a.model, b.model)), 0.0),
+            FILE_SIZE(float(at_fork[1]), float(bytes_needed(b))),
+        )
     yield ForkStep(
         step,
         losses[0],
         losses[1],
-        step > fork_at,
+        at_fork is not None and step > 0,
         largest_gap == 0,
         ends[0],
         ends[1],

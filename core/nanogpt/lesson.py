@@ -2,7 +2,7 @@
 
 from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
-from core.nanogpt.forking import CHANGES, LOSS_B, SAME_WEIGHTS
+from core.nanogpt.forking import CHANGES, FILE_SIZE, LOSS_B, SAME_END, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
 from core.nanogpt.inside import CHANGED, KNOCKED, MATTERS, SETTLED, SURE
 from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
@@ -142,10 +142,21 @@ WHY = {
 
 def what_the_change_did(run: Outcome) -> str:
     b, change = run[LOSS_B], run.config.change
+    if change == "file":
+        return ""
     way = "did harm" if b.difference > 0.02 else "helped" if b.difference < -0.02 else "made hardly a difference"
     return (
         f"In B, {WHY[change]} ({CHANGES[change]}). That {way}: on new text A ended at {b.expected:.2f} nats, B at "
         f"{b.measured:.2f} ({b.difference:+.2f})."
+    )
+
+
+def went_on_from_a_file(run: Outcome) -> str:
+    differing, size = run[SAME_END].measured, run[FILE_SIZE].measured
+    end = "each of its weights has the same bits as A's" if not differing else f"{differing:,.0f} weights differ"
+    return (
+        f"At step {run.config.fork_at} B was written to a file of {size / 1e6:.1f} MB: the weights, what the optimizers"
+        f" remember of them and the random generators. A new run went on from it, and at the end {end}."
     )
 
 
@@ -164,7 +175,7 @@ CARDS = (
         16,
         "a real training run, live",
         (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
-        ("nanogpt.trainer", "foundations.transformer", "foundations.corpus"),
+        ("nanogpt.trainer", "foundations.transformer", "foundations.corpus", "nanogpt.training_file"),
     ),
     Card(
         "inside",
@@ -199,8 +210,8 @@ CARDS = (
         "deeper",
         17,
         "two runs, equal to the last bit until the change",
-        (what_the_change_did, nothing_else_differed),
-        ("nanogpt.trainer", "foundations.transformer"),
+        (what_the_change_did, went_on_from_a_file, nothing_else_differed),
+        ("nanogpt.trainer", "nanogpt.training_file", "foundations.transformer"),
     ),
 )
 

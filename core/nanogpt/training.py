@@ -19,7 +19,9 @@ from core.foundations.corpus import load_corpus, ngram_baselines
 from core.foundations.experiment import Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.turns import with_pauses, without_pauses
+from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.trainer import Snapshot, TextConfig, Trainer, schedule, shape_of
+from core.nanogpt.training_file import NAME, Done, restored, saved
 
 SNAPSHOTS = 16  # how often a run pauses to write a sample and keep what the slider shows
 SNAPSHOT_APART = 12  # ... and the fewest steps between two of them
@@ -110,6 +112,19 @@ class TrainConfig(TextConfig):
         help="The fraction of activations set to 0 while training. It slows learning by heart.",
         slider=True,
     )
+    start: str = setting(
+        "nothing",
+        "Start from",
+        choices={"nothing": "nothing: random weights", "file": "a training file: a run goes on where it stopped"},
+        more=True,
+        help=(
+            "Every run hands over a training.safetensors. With it, with the same settings and with the same text, a run"
+            " goes on as if it had never stopped; more training steps than before train it further."
+        ),
+    )
+    start_file: bytes = setting(
+        b"", "Training file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("start", "file")
+    )
 
 
 @dataclass(frozen=True)
@@ -137,9 +152,13 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
         raise ValueError("several processes must take the same number of steps: give steps, and leave seconds at 0")
     baselines, first_loss = ngram_baselines(corpus), without_pauses(trainer.validate(4096))
     first = start_figures(trainer, baselines, first_loss)
-    look: dict[str, Any] = {"snapshot": trainer.snapshot(0), "files": trainer.files()}
-    yield TrainStep(0, 0.0, None, first_loss, baselines=baselines, symbols=corpus.symbols, figures=first, **look)
-    step, busy, progress, pictured, losses = 0, 0.0, 0.0, (0, 0.0), [first_loss]
+    # or, instead of the untrained one, the run in a training file
+    done = gone_on(trainer, config) if config.start == "file" else Done(losses=(first_loss,))
+    step, busy, losses = done.step, done.busy, list(done.losses)
+    progress = busy / config.seconds if config.seconds else step / config.steps
+    pictured, loss = (step, progress), without_pauses(trainer.validate(4096)) if step else first_loss
+    look = look_of(trainer, done)
+    yield TrainStep(step, progress, None, loss, baselines=baselines, symbols=corpus.symbols, figures=first, **look)
     while progress < 1:
         # one training step, in parts that give turns to others
         started = time.perf_counter()
@@ -166,16 +185,38 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
             pictured = (step, progress)
             validation = yield from with_pauses(trainer.validate(4096), TrainStep(step, progress, part="loss"))
             yield TrainStep(step, progress)  # a place to take turns: the sample is a unit of its own
-            look = {"snapshot": trainer.snapshot(step), "files": trainer.files(), "part": "predict"}
-            doing = f"step {step}: validation loss {validation:.3f}"
-            yield TrainStep(step, progress, None, validation, rate, speed, doing=doing, **look)
+            look, doing = (
+                look_of(trainer, Done(step, busy, tuple(losses))),
+                f"step {step}: validation loss {validation:.3f}",
+            )
+            yield TrainStep(step, progress, None, validation, rate, speed, part="predict", doing=doing, **look)
     # the whole validation text at the end
     judging = TrainStep(step, 1.0, part="loss", doing="judging on the validation text")
     validation = yield from with_pauses(trainer.validate(), judging)
     figures = end_figures(baselines, validation, sum(losses) / len(losses), speed)
-    look = {"snapshot": trainer.snapshot(step), "files": trainer.files(), "part": "predict"}
-    doing = f"done: validation loss {validation:.3f}"
-    yield TrainStep(step, 1.0, losses[-1], validation, 0.0, speed, figures=figures, doing=doing, **look)
+    look, doing = look_of(trainer, Done(step, busy, tuple(losses))), f"done: validation loss {validation:.3f}"
+    yield TrainStep(step, 1.0, losses[-1], validation, 0.0, speed, part="predict", figures=figures, doing=doing, **look)
+
+
+def look_of(trainer: Trainer, done: Done) -> dict[str, Any]:
+    """What the slider shows of this moment, and the files of it: the model, and the run to go on with."""
+    run = saved(trainer, done)
+    return {
+        "snapshot": trainer.snapshot(done.step),
+        "files": trainer.files() | ({NAME: run} if run is not None else {}),
+    }
+
+
+def gone_on(trainer: Trainer, config: TrainConfig) -> Done:
+    """The trainer put where the run in the file was; one sentence where this run would be over at once."""
+    if not config.start_file:
+        raise ValueError("start 'file' needs a training file: upload a training.safetensors that was downloaded here")
+    done = restored(trainer, config.start_file)
+    if config.seconds and done.busy >= config.seconds:
+        raise ValueError(f"seconds must be more than {done.busy:.0f}, which this run has had, got {config.seconds:g}")
+    if not config.seconds and done.step >= config.steps:
+        raise ValueError(f"steps must be more than {done.step}, which this run has done, got {config.steps}")
+    return done
 
 
 def stopped(step: int, progress: float, loss: float, rate: float, baselines: dict[str, float]) -> TrainStep:

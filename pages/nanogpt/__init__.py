@@ -255,7 +255,7 @@ PAGE = Page(
             "https://arxiv.org/abs/1904.09751",
         ),
     ),
-    hand_over={"model.safetensors": ("generate", "model_file")},
+    hand_over={"model.safetensors": ("generate", "model_file"), "training.safetensors": ("train", "start_file")},
     diagram=diagram,
     thumb=THUMB,
 )

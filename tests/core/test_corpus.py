@@ -125,7 +125,8 @@ BAD = {
     "a picture": (
         "",
         b"\x89PNG\r\n\x1a\n\xff\xfe",
-        "Your file must be plain text in UTF-8, and this one is not: open it in an editor and save it as UTF-8",
+        "Your file must be plain text in UTF-8, and this one is not: open it in an editor and save it as UTF-8 (in"
+        " Notepad: Save as, Encoding: UTF-8)",
     ),
     "too many symbols": (
         "".join(map(chr, range(0x4E00, 0x4E00 + 5001))),
@@ -168,9 +169,16 @@ def test_marks_and_line_ends_of_editors_are_no_characters(raw):
     assert own_text("\ufeffone\r\ntwo", b"") == "one\ntwo"
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-16-be", "utf-32"])
 def test_another_encoding_is_refused_with_the_way_out(encoding, refusal):
-    assert "save it as UTF-8" in refusal(own_text, "", "Ein schöner Übermut".encode(encoding))
+    told = refusal(own_text, "", "Ein schöner Übermut".encode(encoding))
+    assert "save it as UTF-8" in told
+    assert ("without its mark" in told) == encoding.startswith("utf-16")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
+def test_a_file_that_says_its_encoding_is_read(encoding):
+    assert own_text("", "Ein schöner\r\nÜbermut 港口".encode(encoding)) == "Ein schöner\nÜbermut 港口"
 
 
 @given(pasted=st.text(max_size=300), uploaded=st.binary(max_size=300))
