@@ -233,6 +233,13 @@ TERMS = (
         "get a chance.",
     ),
     Term("top-k", "Only the k likeliest tokens may be drawn."),
+    Term("greedy", "Always taking the likeliest token; the same as temperature 0.", ("greedy decoding",)),
+    Term(
+        "beam search",
+        "Keeps the few most probable texts so far, lets each go on in all ways, and keeps the most probable again.",
+    ),
+    Term("min-p", "Only tokens at least this times as likely as the likeliest may be drawn."),
+    Term("repetition penalty", "Makes every token that the text already holds less likely."),
     Term("top-p", "Only the fewest top tokens whose probabilities add up to p may be drawn.", ("nucleus sampling",)),
     Term(
         "KV cache",

@@ -137,7 +137,7 @@ def tiny_shakespeare() -> str:
 
 
 def decoded(file: bytes) -> str:
-    """A text file in UTF-8, or in UTF-16 with its byte-order mark; others are refused with the way to mend it."""
+    """A text file in UTF-8, or in UTF-16 with its byte-order mark; others are refused with the way to fix it."""
     utf32 = file.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE))
     utf16 = not utf32 and file.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     unmarked = (

@@ -13,7 +13,8 @@ to the loss is the number of equally likely characters the model is as unsure as
 
 Read in this order: `core/foundations/transformer.py` (the model), `trainer.py` (one training step), `training.py` (the
 run), `forward_pass.py` and `inside.py` (one pass, number by number), `tokens.py` (how a text is cut), `forking.py` (two
-runs that part ways), `generating.py` (one character after the other).
+runs that part ways), `training_file.py` (a run that goes on later), `generating.py` (one character after the other),
+`decoding.py` and `beams.py` (who chooses it).
 
 Code -> paper: `n_layer` -> L, `width` -> C (d_model), `context` -> T, `qkv` -> W_Q, W_K, W_V, `out` -> W_O.
 Left out: training on sub-word tokens (each character is a token), mixed precision on CPUs (slower here at this size).
@@ -25,9 +26,12 @@ from core.nanogpt.training import TrainConfig, TrainStep, train
 from core.nanogpt.inside import InsideConfig, InsideStep, inside
 from core.nanogpt.tokens import TokensConfig, TokensStep, tokens
 from core.nanogpt.generating import GenerateConfig, GenerateStep, generate
+from core.nanogpt.decoding import DecodeConfig, DecodeStep, decode
 from core.nanogpt.forking import ForkConfig, ForkStep, fork
 
 __all__ = [
+    "DecodeConfig",
+    "DecodeStep",
     "ForkConfig",
     "ForkStep",
     "GenerateConfig",
@@ -38,6 +42,7 @@ __all__ = [
     "TokensStep",
     "TrainConfig",
     "TrainStep",
+    "decode",
     "fork",
     "generate",
     "inside",

@@ -12,7 +12,7 @@ stretch copied word for word from the training text.
 Keys and values of the latest tokens are kept, so each token goes through the layers once. When the context is full the
 cache is dropped and the latest part of the text is read again.
 
-Left out: beam search, penalties against repetition.
+Left out: other ways to choose the token (`decoding.py`).
 """
 
 import math
@@ -78,7 +78,13 @@ class GenerateConfig(Config):
         ),
     )
     top_k: int = setting(
-        0, "Top-k", unit="token", low=0, high=1000, help="Only the k likeliest tokens may be drawn; 0 allows all."
+        0,
+        "Top-k",
+        unit="token",
+        low=0,
+        high=1000,
+        more=True,
+        help="Only the k likeliest tokens may be drawn; 0 allows all.",
     )
     top_p: float = setting(
         1.0,
@@ -86,6 +92,7 @@ class GenerateConfig(Config):
         low=0.01,
         high=1.0,
         slider=True,
+        more=True,
         help="Only the fewest top tokens whose probabilities add up to p may be drawn; 1 allows all.",
     )
     model: str = setting("shipped", "Model", choices=MODELS, help="Which trained model writes.")

@@ -2,6 +2,9 @@
 
 from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
+from core.nanogpt.decoding import BEST as LIKELIEST
+from core.nanogpt.decoding import KEPT, REPEATED, SUM, WAYS
+from core.nanogpt.decoding import SURPRISAL as OF_A_TEXT
 from core.nanogpt.forking import CHANGES, FILE_SIZE, LOSS_B, SAME_END, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
 from core.nanogpt.inside import CHANGED, KNOCKED, MATTERS, SETTLED, SURE
@@ -68,6 +71,39 @@ def how_unsure_it_was(run: Outcome) -> str:
 
 def what_it_copied(run: Outcome) -> str:
     return f"The longest stretch that it copied from its training text has {run[COPIED].measured:.0f} characters."
+
+
+# --- decode ---
+
+
+def what_was_left(run: Outcome) -> str:
+    kept, best = run[KEPT], run[LIKELIEST]
+    return (
+        f"For the next place {kept.measured:.0f} of {kept.expected:.0f} tokens may still be drawn; the likeliest went"
+        f" from {best.expected:.0f} % to {best.measured:.0f} %."
+    )
+
+
+def whether_it_goes_in_circles(run: Outcome) -> str:
+    sure, again = run[OF_A_TEXT.of(way=WAYS["greedy"])], run[REPEATED.of(way=WAYS["greedy"])]
+    than = "more" if sure.difference < 0 else "less"
+    circles = "goes in circles" if again.difference > 10 else "hardly repeats itself"
+    return (
+        f"What greedy writes is {than} probable than what people write (surprisal {sure.measured:.2f} nats per token"
+        f" against {sure.expected:.2f}), and it {circles}: {again.measured:.0f} % of its pairs of words stood before,"
+        f" of theirs {again.expected:.0f} %. Drawn with your settings it is"
+        f" {run[REPEATED.of(way=WAYS['yours'])].measured:.0f} %."
+    )
+
+
+def what_the_beam_found(run: Outcome) -> str:
+    found, again = run[SUM], run[REPEATED.of(way=WAYS["beam"])]
+    way = "more" if found.difference > 0 else "less"
+    return (
+        f"Beam search with {run.config.beams} texts found one that is {way} probable than greedy's (ln p"
+        f" {found.measured:.0f} against {found.expected:.0f}); {again.measured:.0f} % of its pairs of words stood"
+        " before."
+    )
 
 
 # --- inside ---
@@ -203,6 +239,15 @@ CARDS = (
         "a trained model, token by token",
         (how_unsure_it_was, what_it_copied),
         ("foundations.sampling", "foundations.transformer"),
+    ),
+    Card(
+        "decode",
+        "Choose the next token",
+        "deeper",
+        6,
+        "one prompt, continued in five ways",
+        (what_was_left, whether_it_goes_in_circles, what_the_beam_found),
+        ("foundations.sampling", "nanogpt.beams"),
     ),
     Card(
         "fork",

@@ -19,6 +19,7 @@ from core.nanogpt.tokens import KINDS as SAMPLES
 from pages._kit.charts import Panel, Sketch, axis, bars, heat, lines, ranking, series, text, visible
 from pages._kit.page import Page, Picture
 from pages._kit.player import player, view
+from pages.nanogpt.decode import decode_panels, draw_decode, lit_decode
 from pages.nanogpt.diagram import diagram
 from pages.nanogpt.inside import draw_inside, inside_panels, lit_inside
 
@@ -231,6 +232,7 @@ PAGE = Page(
         "inside": Picture(inside_panels, draw_inside, lit_inside),
         "tokens": Picture(tokens_panels, draw_tokens, lit_tokens),
         "generate": Picture(generate_panels, draw_generate, lit_generate),
+        "decode": Picture(decode_panels, draw_decode, lit_decode),
         "fork": Picture(fork_panels, draw_fork, lit_train),
     },
     (
@@ -254,6 +256,13 @@ PAGE = Page(
             "Holtzman et al. 2019, The Curious Case of Neural Text Degeneration (top-p)",
             "https://arxiv.org/abs/1904.09751",
         ),
+        ("Nguyen et al. 2024, Turning Up the Heat (min-p)", "https://arxiv.org/abs/2407.01082"),
+        ("Keskar et al. 2019, CTRL (the repetition penalty)", "https://arxiv.org/abs/1909.05858"),
+        (
+            "Welleck et al. 2019, Neural Text Generation with Unlikelihood Training (how repetition is measured)",
+            "https://arxiv.org/abs/1908.04319",
+        ),
+        ("Sutskever et al. 2014, Sequence to Sequence Learning (beam search)", "https://arxiv.org/abs/1409.3215"),
     ),
     hand_over={"model.safetensors": ("generate", "model_file"), "training.safetensors": ("train", "start_file")},
     diagram=diagram,

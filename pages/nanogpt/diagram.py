@@ -7,7 +7,7 @@ from typing import Any
 from core.foundations.experiment import counted
 from core.foundations.transformer import Shape
 from core.foundations.weights import from_bytes, shipped
-from core.nanogpt import GenerateConfig, InsideConfig, TokensConfig
+from core.nanogpt import DecodeConfig, GenerateConfig, InsideConfig, TokensConfig
 from pages._kit.diagram import Diagram, arrow, box, group, label, matrix, stack
 
 GPT2 = Shape(50257, 12, 12, 768, 1024)
@@ -56,7 +56,8 @@ def diagram(config: Any) -> Diagram:
     """With the sizes of the model that is trained, writes or is opened; for tokens, how they are learned."""
     if isinstance(config, TokensConfig):
         return cutting(config)
-    size = writing(config.model, config.model_file) if isinstance(config, GenerateConfig | InsideConfig) else config
+    writes = isinstance(config, DecodeConfig | GenerateConfig | InsideConfig)
+    size = writing(config.model, config.model_file) if writes else config
     layers, heads, width, context = size.n_layer, size.n_head, size.width, size.context
     shapes = [
         box(4, 68, 84, 50, "characters", f"the last {context}", part="text", color="d"),

@@ -42,6 +42,29 @@ def test_filters_equal_those_of_transformers(eighths, temperature, k, place, bes
     )
 
 
+@given(eighths=EIGHTHS, place=st.integers(0, 40), beside=st.sampled_from([-1e-3, 1e-3]))
+def test_min_p_equals_that_of_transformers(eighths, place, beside):
+    """The limit lies just beside the share of one of the tokens, which stays or goes."""
+    from transformers import MinPLogitsWarper
+
+    logits = torch.tensor(eighths) / 8
+    p = torch.softmax(logits, -1)
+    limit = min(1.0, max(1e-3, float(p[place % len(p)] / p.max()) + beside))
+    warped = MinPLogitsWarper(limit)(None, logits[None])
+    torch.testing.assert_close(probabilities(logits, Choice(min_p=limit)), torch.softmax(warped[0], -1))
+
+
+@given(eighths=EIGHTHS, penalty=st.floats(1.01, 3), earlier=st.lists(st.integers(0, 39), min_size=1, max_size=9))
+def test_the_penalty_equals_that_of_transformers(eighths, penalty, earlier):
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits, earlier = torch.tensor(eighths) / 8, [token % len(eighths) for token in earlier]
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([earlier]), logits[None].clone())
+    found = probabilities(logits, Choice(penalty=penalty), earlier)
+    torch.testing.assert_close(found, torch.softmax(theirs[0], -1))
+    assert torch.equal(probabilities(logits, Choice(penalty=penalty)), torch.softmax(logits, -1))  # nothing written yet
+
+
 @given(eighths=EIGHTHS, k=st.integers(0, 50), p=st.floats(0.01, 1))
 def test_temperature_zero_takes_the_best(eighths, k, p):
     found = probabilities(torch.tensor(eighths) / 8, Choice(0.0, k, p))
