@@ -97,6 +97,8 @@ def through_layer(
         mixed[sorted(heads_out)] = 0
     beside = mixed.transpose(0, 1).flatten(1)  # (H, T, D) -> (T, H D): the heads beside each other
     attended = F.linear(beside, block.attention.out.weight, block.attention.out.bias)
+    if len(heads_out) == len(mixed):
+        attended = torch.zeros_like(attended)  # without any head attention adds nothing, not even its bias
     middle = x + attended if block.shape.residual else attended
     hidden = F.linear(normalised(middle, block.norm_2), block.up.weight, block.up.bias)  # (T, C) @ (C, 4C)
     modern = block.shape.dialect == "modern"
@@ -118,12 +120,17 @@ def embedded(model: Transformer, ids: Int[Tensor, "T"]) -> Float[Tensor, "T C"]:
 
 
 @torch.no_grad()
-def forward_pass(model: Transformer, ids: Int[Tensor, "T"], out: frozenset[tuple[int, str]] = frozenset()) -> Pass:
-    """The whole pass. out: what adds nothing, as (layer, "mlp") or (layer, "0"), (layer, "1") ... for its heads."""
+def forward_pass(
+    model: Transformer, ids: Int[Tensor, "T"], out: frozenset[tuple[int, str]] = frozenset(), whole: Pass | None = None
+) -> Pass:
+    """The whole pass. out: what adds nothing, as (layer, "mlp") or (layer, "0"), (layer, "1") ... for its heads. whole:
+    the pass with everything in, whose layers before the first of these are taken as they are.
+    """
     turns = model.turns[: len(ids)] if model.place is None and model.shape.positions else None
     x = first = embedded(model, ids)
-    layers = []
-    for number, block in enumerate(model.blocks):
+    layers = list(whole.layers[: min((layer for layer, _ in out), default=0)]) if whole else []
+    x = layers[-1].left if layers else x
+    for number, block in list(enumerate(model.blocks))[len(layers) :]:
         assert isinstance(block, Block)
         heads = frozenset(int(part) for layer, part in out if layer == number and part != "mlp")
         layers.append(through_layer(block, x, turns, heads, (number, "mlp") in out))

@@ -11,11 +11,14 @@ they agree, the larger is the share $a_{ij}$ of $v_j$ that $i$ takes in. The fut
 works on each row alone. At the end the last row becomes a probability for every possible next token.
 
 `forward_pass.py` writes the pass out, formula by formula, and compares each of its tensors with the one that the model
-makes (`core/foundations/transformer.py`): the largest difference is the first figure.
+makes (`core/foundations/transformer.py`): the largest difference is the first figure. The picture holds all of these
+tensors; from q, k and v the browser computes scores, shares and sums again, by the formulas above, so that each number
+can be shown with the numbers it came from.
 
 Two ways to ask what a part is for. The **logit lens**: what would the model write if it stopped after this layer? The
-row as it is then goes straight to the output. **Knocking out**: what would it write without this head? What the head
-adds is set to 0. How much the prediction changes is measured by the KL divergence from the one before,
+row as it is then goes straight to the output. **Knocking out**: what would it write without this head, this MLP, this
+whole layer? What the part adds is set to 0. How much the prediction changes is measured by the KL divergence from the
+one before,
 
 $$\mathrm{KL} = \sum_i p_i \ln \frac{p_i}{p'_i} \text{ nats}.$$
 
@@ -25,23 +28,24 @@ Source: Vaswani et al. 2017, section 3.2.1 and 3.2.2; nostalgebraist 2020, "inte
 al. 2019, "Are Sixteen Heads Really Better than One?", section 3 (one head taken out).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.foundations.experiment import Config, Step, experiment, setting
-from core.foundations.figures import Figure, Result
+from core.foundations.figures import Figure
 from core.foundations.transformer import Transformer
 from core.foundations.turns import with_pauses
 from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.forward_pass import Layer, Pass, divergence, forward_pass, largest_difference, logit_lens
 from core.nanogpt.generating import CANDIDATES, MODELS, Writer, load_writer
 
-MOST_TOKENS = 32  # of the text that are looked at: the latest ones
+MOST_TOKENS = 24  # of the text that are looked at: the latest ones
+MOST_NUMBERS = 600_000  # that one picture holds; of a wider model only one layer can be opened
 AT_ONCE = 8  # parts that one unit of work knocks out
 
 EXACT = Figure(
@@ -61,43 +65,35 @@ SURE = Figure(
 SETTLED = Figure(
     "layer from which on the likeliest token stays the same", "layer", "limit", "the last layer", headline=True
 )
-MATTERS = Figure("largest change when a part is knocked out", "nats", "baseline", "the median part", headline=True)
-CHANGED = Figure("change by what was knocked out", "nats", None, "KL divergence from the whole model's prediction")
-
-KNOCKED = {
-    "nothing": "nothing",
-    "head": "the chosen head",
-    "attention": "all heads of the chosen layer",
-    "mlp": "the MLP of the chosen layer",
-}
+MATTERS = Figure(
+    "largest change when a head or an MLP is knocked out",
+    "nats",
+    "baseline",
+    "half of the heads and MLPs change less than this",
+    headline=True,
+)
 
 
 @dataclass(frozen=True)
 class InsideConfig(Config):
-    """The text, where to look, and what to knock out."""
+    """The text, and where the film looks."""
 
     text: str = setting(
         "MARISE:\nThe lanter",
         "Your text",
         high=400,
-        help="The model will guess what comes next. It looks at the last 32 tokens of it.",
+        help="The model will guess what comes next. It looks at the last 24 tokens of it.",
     )
     layer: int = setting(
-        2, "Layer", low=1, high=12, slider=True, help="Which layer is shown from the inside. The shipped model has 6."
+        0,
+        "Layer of the film",
+        low=0,
+        high=24,
+        more=True,
+        help="Which layer Play goes through; 0 takes the one with the head that matters most.",
     )
     head: int = setting(
-        2,
-        "Attention head",
-        low=1,
-        high=12,
-        slider=True,
-        help="Which of its heads is shown; the shipped model has 5 in each layer.",
-    )
-    knock: str = setting(
-        "head",
-        "Knock out",
-        choices=KNOCKED,
-        help="What it adds is set to 0, and the prediction without it stands beside the whole model's.",
+        0, "Head of the film", low=0, high=64, more=True, help="Which of its heads; 0 takes the one that matters most."
     )
     model: str = setting("shipped", "Model", choices=MODELS, more=True, help="Which trained model is opened.")
     model_file: bytes = setting(
@@ -106,90 +102,154 @@ class InsideConfig(Config):
 
 
 @dataclass(frozen=True)
-class InsideStep(Step):
-    """One stage of the pass, a part of the lens, or a part of the map of what matters."""
+class Knocked:
+    """What happens without one part: (layer, "0") a head, (layer, "mlp") or (layer, "all")."""
 
-    stage: str = ""  # its name; "" where no stage is shown
-    says: str = ""  # what happened, with the last token's numbers
-    values: Float[np.ndarray, "N T K"] | None = field(default=None, repr=False)
-    rows: tuple[str, ...] = ()  # the tokens, a line each
-    columns: tuple[str, ...] = ()  # the tokens again, where the columns are tokens
+    layer: int
+    part: str
+    nats: float  # KL divergence from the whole model's prediction
+    p: tuple[float, ...]  # of the candidates
+    best: str  # the likeliest token now
+    best_p: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stop of the film: where it is in the picture, and what it says of the last token."""
+
+    name: str
+    says: str
+    place: str
+
+
+@dataclass(frozen=True)
+class InsideStep(Step):
+    """The opened model, what its parts are good for, or one stage of the way through it."""
+
+    tokens: tuple[str, ...] = ()
+    shape: Mapping[str, int | str] = field(default_factory=dict)  # sizes, and what the MLP does in the middle
+    shares: Float[np.ndarray, "L H T T"] | None = field(default=None, repr=False)
+    tensors: Mapping[int, Mapping[str, np.ndarray]] = field(default_factory=dict, repr=False)  # by layer, by name
     candidates: tuple[tuple[str, float], ...] = ()  # the likeliest next tokens, by the whole model
-    without: tuple[float, ...] = ()  # their probabilities with the part knocked out
     lens: tuple[tuple[str, float, float], ...] = ()  # after each layer: likeliest token, its p, p of the final one
-    matters: Float[np.ndarray, "L P"] | None = field(default=None, repr=False)  # nats, layers x (heads, MLP)
-    titles: tuple[str, ...] = ()  # of the maps in `values`
+    knocked: tuple[Knocked, ...] = field(default=(), repr=False)
+    stages: tuple[Stage, ...] = ()  # the stops of the film
+    layer: int = 0  # of the film, from 0
+    head: int = 0
+
+
+# --- what can be knocked out ------------------------------------------------------------------------------------------
+
+
+def parts_of(model: Transformer) -> list[tuple[int, str]]:
+    """All that is knocked out: each head, each MLP, each layer."""
+    names = [*map(str, range(model.shape.n_head)), "mlp", "all"]
+    return [(layer, name) for layer in range(model.shape.n_layer) for name in names]
+
+
+def taken_out(model: Transformer, part: tuple[int, str]) -> frozenset[tuple[int, str]]:
+    """A part as what adds nothing: a whole layer is its heads and its MLP."""
+    layer, name = part
+    if name != "all":
+        return frozenset({part})
+    return frozenset({(layer, "mlp"), *((layer, str(head)) for head in range(model.shape.n_head))})
+
+
+def knock_out(writer: Writer, row: Int[Tensor, "T"], whole: Pass, best: list[int], part: tuple[int, str]) -> Knocked:
+    """The prediction without one part."""
+    p = forward_pass(writer.model, row, taken_out(writer.model, part), whole).p
+    now = int(p.argmax())
+    kept = tuple(float(p[i]) for i in best)
+    return Knocked(*part, divergence(whole.p, p), kept, writer.symbols[now], float(p[now]))
+
+
+def filmed(config: InsideConfig, knocked: list[Knocked]) -> tuple[int, int]:
+    """The layer and the head that the film goes through, from 0: the chosen ones, or the head that matters most."""
+    heads = [k for k in knocked if k.part.isdigit()]
+    heads = [k for k in heads if config.layer in (0, k.layer + 1) and config.head in (0, int(k.part) + 1)]
+    most = max(heads, key=lambda k: k.nats)
+    return most.layer, int(most.part)
+
+
+# --- what the picture holds -------------------------------------------------------------------------------------------
+
+
+def tensors_of(layer: Layer) -> dict[str, np.ndarray]:
+    """What the browser cannot compute again without the weights."""
+    names = ("q", "k", "v", "attended", "hidden", "thought")
+    return {name: getattr(layer, name).cpu().numpy() for name in names}
+
+
+def opened(whole: Pass, layer: int) -> dict[int, dict[str, np.ndarray]]:
+    """The tensors of all layers, with what came into the first; of a wide model those of one layer."""
+    numbers = sum(array.size for array in tensors_of(whole.layers[0]).values())
+    all_of_them = numbers * len(whole.layers) <= MOST_NUMBERS
+    chosen = range(len(whole.layers)) if all_of_them else [layer]
+    came = {chosen[0]: {"came": whole.layers[chosen[0]].came.cpu().numpy()}}
+    return {number: tensors_of(whole.layers[number]) | came.get(number, {}) for number in chosen}
+
+
+def sizes(model: Transformer) -> dict[str, int | str]:
+    """What the picture must know of the model's shape."""
+    shape = model.shape
+    return {
+        "layers": shape.n_layer,
+        "heads": shape.n_head,
+        "width": shape.width,
+        "dialect": shape.dialect,
+        "residual": int(shape.residual),
+    }
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
-def parts_of(model: Transformer) -> list[tuple[int, str]]:
-    """All that can be knocked out alone."""
-    names = [*map(str, range(model.shape.n_head)), "mlp"]
-    return [(layer, name) for layer in range(model.shape.n_layer) for name in names]
+def at_first(tokens: tuple[str, ...], whole: Pass) -> Stage:
+    """The model from far."""
+    return Stage(
+        "the whole model",
+        f"{len(tokens)} tokens go in, and a probability for each of {len(whole.p):,} possible next ones comes out. Each"
+        " square is a head: the darker a cell, the more its row's token takes from its column's.",
+        "whole",
+    )
 
 
-def knocked_out(config: InsideConfig, heads: int) -> frozenset[tuple[int, str]]:
-    layer = config.layer - 1
-    if config.knock == "head":
-        return frozenset({(layer, str(config.head - 1))})
-    if config.knock == "attention":
-        return frozenset((layer, str(head)) for head in range(heads))
-    return frozenset({(layer, "mlp")}) if config.knock == "mlp" else frozenset()
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One picture of the pass: maps side by side, a line per token, and what they say of the last token."""
-
-    name: str
-    says: str
-    maps: Float[Tensor, "N T K"]
-    titles: tuple[str, ...]
-    to_tokens: bool = False  # the columns are tokens again
-
-
-def stages(config: InsideConfig, model: Transformer, tokens: tuple[str, ...], whole: Pass) -> Iterator[Stage]:
+def stages(model: Transformer, tokens: tuple[str, ...], whole: Pass, chosen: tuple[int, int]) -> Iterator[Stage]:
     """The pass through the chosen layer and head, from the text to the next token."""
-    number, last = config.layer, len(tokens) - 1
-    layer = whole.layers[number - 1]
+    yield at_first(tokens, whole)
+    number, last = chosen[0] + 1, len(tokens) - 1
+    layer = whole.layers[chosen[0]]
     yield Stage(
         "from tokens to rows of numbers",
         f"Each of the {len(tokens)} tokens becomes a row of {whole.embedded.shape[1]} numbers, its embedding. Equal"
         " tokens have equal rows, wherever they stand.",
-        whole.embedded[None],
-        ("embedding",),
+        "in",
     )
     yield Stage(
         f"what reaches layer {number}",
         f"The layers before have added to each row. The last token's row is now"
         f" {ratio(layer.came[last], whole.embedded[last]):.1f} times as large as its embedding.",
-        layer.came[None],
-        (f"rows before layer {number}",),
+        "came",
     )
-    yield from of_a_head(layer, config.head - 1, tokens)
+    yield from of_a_head(layer, chosen[1], tokens)
     yield from of_a_layer(layer, number, model.shape.n_head)
     best = int(whole.p.argmax())
     yield Stage(
         "the next token",
-        "After the last layer the last row, normalised, meets a row of the output layer for each possible token; the"
-        f" softmax of these numbers are the probabilities. The largest is {float(whole.p[best]):.0%}.",
-        whole.layers[-1].left[None],
-        ("rows after the last layer",),
+        "After the last layer the last row, normalized, meets a row of the output layer for each possible token; the"
+        f" softmax of these logits gives the probabilities. The largest is {float(whole.p[best]):.0%}.",
+        "out",
     )
 
 
 def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stage]:
     """What one attention head does."""
     last, width = len(tokens) - 1, layer.q.shape[-1]
-    q, k, v = layer.q[head], layer.k[head], layer.v[head]
     yield Stage(
         "query, key and value",
         f"From its row every token gets three short rows of {width} numbers: q, with which it asks, k, with which it"
         " answers, and v, which it gives.",
-        torch.stack((q, k, v)),
-        ("q", "k", "v"),
+        "qkv",
     )
     scores = layer.scores[head]
     best = int(scores[last].argmax())
@@ -198,9 +258,7 @@ def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stag
         f"Each q meets each k: q · k / √{width}; the root keeps wide rows from giving huge scores. Of the last token's"
         f" scores the largest is {float(scores[last, best]):.2f}, with {quoted(tokens[best])}. So far the future is"
         " still in it.",
-        scores[None],
-        ("scores",),
-        to_tokens=True,
+        "scores",
     )
     shares = layer.shares[head]
     order = shares[last].topk(min(3, len(tokens)))
@@ -212,15 +270,12 @@ def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stag
         "mask and softmax",
         "The mask takes the future away, and the softmax turns the scores of a line into shares that add up to 1. The"
         f" last token takes most from: {most}.",
-        shares[None],
-        ("shares",),
-        to_tokens=True,
+        "shares",
     )
     yield Stage(
         "the weighted sum",
         f"The shares mix the rows v: head {head + 1} hands on {width} numbers for each token.",
-        layer.mixed[head][None],
-        (f"head {head + 1}",),
+        "mixed",
     )
 
 
@@ -231,23 +286,20 @@ def of_a_layer(layer: Layer, number: int, heads: int) -> Iterator[Stage]:
         "the residual connection",
         f"The {heads} heads, side by side, go through one matrix, and the result is added to the row. For"
         f" the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large as the row.",
-        torch.stack((layer.attended, layer.middle)),
-        ("attention adds", "and the row is then"),
+        "added",
     )
     awake = float((layer.hidden[last] > 0).float().mean())
     yield Stage(
         "inside the MLP",
-        f"Each row alone goes through a small network with {layer.hidden.shape[1]} numbers in the middle. For the last"
-        f" token {awake:.0%} of them are above 0, the others say nothing.",
-        layer.hidden[None],
-        ("inside the MLP",),
+        f"Each row alone goes through a small network, the MLP, with {layer.hidden.shape[1]} numbers in the middle. For"
+        f" the last token {awake:.0%} of them are above 0, the others say nothing.",
+        "hidden",
     )
     yield Stage(
         f"what leaves layer {number}",
         f"What the MLP made is added, too: {ratio(layer.thought[last], layer.middle[last]):.2f} times as large as the"
         " last row. The next layer does the same with other weights.",
-        torch.stack((layer.thought, layer.left)),
-        ("the MLP adds", f"after layer {number}"),
+        "left",
     )
 
 
@@ -271,63 +323,50 @@ def inside(config: InsideConfig) -> Iterator[InsideStep]:
     refuse_what_is_not_there(config, writer, ids)
     note = " ".join(sentence for sentence in (note, writer.unknown(config.text)) if sentence)
     tokens, row = tuple(writer.symbols[i] for i in ids), torch.tensor(ids, device=model.embed.weight.device)
-    # the pass, stage by stage, with and without what is knocked out
+    # the pass, and what it would write if it stopped earlier
     whole = forward_pass(model, row)
-    out = knocked_out(config, model.shape.n_head)
-    without = forward_pass(model, row, out).p if out else whole.p
-    best = whole.p.topk(min(CANDIDATES, len(whole.p)))
-    candidates = tuple((writer.symbols[i], float(whole.p[i])) for i in best.indices.tolist())
-    beside = tuple(float(without[i]) for i in best.indices.tolist()) if out else ()
-    for stage in stages(config, model, tokens, whole):
-        yield InsideStep(
-            stage.name,
-            stage.says,
-            stage.maps.cpu().numpy(),
-            tokens,
-            tokens if stage.to_tokens else (),
-            candidates,
-            beside,
-            titles=stage.titles,
-            doing=note or stage.name,
-            part=PARTS.get(stage.name, ""),
-        )
-    # if it stopped earlier
+    best = whole.p.topk(min(CANDIDATES, len(whole.p))).indices.tolist()
     lens = logit_lens(model, whole)
     final, guesses = int(whole.p.argmax()), [int(p.argmax()) for p in lens]
     told = tuple((writer.symbols[i], float(p[i]), float(p[final])) for i, p in zip(guesses, lens, strict=True))
-    yield InsideStep(lens=told, doing="the logit lens")
+    seen = InsideStep(
+        tokens,
+        sizes(model),
+        torch.stack([layer.shares for layer in whole.layers]).cpu().numpy(),
+        candidates=tuple((writer.symbols[i], float(whole.p[i])) for i in best),
+        lens=told,
+        stages=(at_first(tokens, whole),),
+        doing=note or "one forward pass",
+        part="embed",
+    )
+    yield seen
     # each part knocked out alone
-    parts = parts_of(model)
-    change = np.zeros((model.shape.n_layer, model.shape.n_head + 1))
-    for done, part in enumerate(parts, 1):
-        column = model.shape.n_head if part[1] == "mlp" else int(part[1])
-        change[part[0], column] = divergence(whole.p, forward_pass(model, row, frozenset({part})).p)
-        if done % AT_ONCE == 0:
-            yield InsideStep(matters=change.copy(), doing=f"{done} of {len(parts)} parts knocked out, one at a time")
+    parts, knocked = parts_of(model), list[Knocked]()
+    for part in parts:
+        knocked.append(knock_out(writer, row, whole, best, part))
+        if len(knocked) % AT_ONCE == 0:
+            words, where = (
+                f"{len(knocked)} of {len(parts)} parts knocked out",
+                "mlp" if part[1] == "mlp" else "attention",
+            )
+            yield InsideStep(doing=f"{words}, one at a time", part=where)
+    # all of it: the tensors, and the film through one layer and head
+    layer, head = chosen = filmed(config, knocked)
+    film = tuple(stages(model, tokens, whole, chosen))
+    yield replace(
+        seen, tensors=opened(whole, layer), knocked=tuple(knocked), stages=film, layer=layer, head=head, part="predict"
+    )
     settled = next(n for n in range(len(guesses)) if all(guess == final for guess in guesses[n:]))
-    figures: tuple[Result, ...] = (
+    single = [one.nats for one in knocked if one.part != "all"]
+    figures = (
         EXACT(largest_difference(model, row, whole), 0.0),
         SURE(100 * float(whole.p[final]), 100 * float(lens[0][final])),
         SETTLED(settled, model.shape.n_layer),
-        MATTERS(float(change.max()), float(np.median(change))),
+        MATTERS(max(single), float(np.median(single))),
     )
-    if out:
-        figures += (CHANGED(divergence(whole.p, without)),)
     done_words = f"{quoted(writer.symbols[final])} comes next with {float(whole.p[final]):.0%}"
-    yield InsideStep(matters=change, lens=told, figures=figures, doing=done_words)
-
-
-# which part of the diagram a stage belongs to
-PARTS = {
-    "from tokens to rows of numbers": "embed",
-    "query, key and value": "attention",
-    "scores": "attention",
-    "mask and softmax": "attention",
-    "the weighted sum": "attention",
-    "the residual connection": "attention",
-    "inside the MLP": "mlp",
-    "the next token": "predict",
-}
+    most = max((one for one in knocked if one.part != "all"), key=lambda one: one.nats)
+    yield InsideStep(knocked=(most,), layer=layer, head=head, figures=figures, doing=done_words)
 
 
 def refuse_what_is_not_there(config: InsideConfig, writer: Writer, ids: list[int]) -> None:

@@ -7,7 +7,7 @@ from core.nanogpt.decoding import KEPT, REPEATED, SUM, WAYS
 from core.nanogpt.decoding import SURPRISAL as OF_A_TEXT
 from core.nanogpt.forking import CHANGES, FILE_SIZE, LOSS_B, SAME_END, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
-from core.nanogpt.inside import CHANGED, KNOCKED, MATTERS, SETTLED, SURE
+from core.nanogpt.inside import MATTERS, SETTLED, SURE, quoted
 from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
 from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
 
@@ -123,15 +123,13 @@ def how_sure_it_is(run: Outcome) -> str:
 
 
 def what_matters_here(run: Outcome) -> str:
-    most = run[MATTERS]
+    most, part = run[MATTERS], run.last.knocked[0]
+    name = "the MLP" if part.part == "mlp" else f"head {int(part.part) + 1}"
     return (
-        f"Knock out one part at a time: the one that matters most changes the prediction by {most.measured:.2f} nats,"
-        f" the median part by {most.expected:.3f}."
+        f"Knock out one part at a time: {name} of layer {part.layer + 1} matters most here. Without it the prediction"
+        f" changes by {most.measured:.2f} nats (KL divergence), and {quoted(part.best)} comes first with"
+        f" {part.best_p:.0%}. Half of the parts change it by less than {most.expected:.3f} nats."
     )
-
-
-def what_it_did_without(run: Outcome) -> str:
-    return f"Without {KNOCKED[run.config.knock]} the prediction changes by {run[CHANGED].measured:.3f} nats."
 
 
 # --- tokens ---
@@ -219,7 +217,7 @@ CARDS = (
         "start",
         2,
         "one forward pass, number by number",
-        (how_sure_it_is, what_matters_here, what_it_did_without),
+        (how_sure_it_is, what_matters_here),
         ("nanogpt.forward_pass", "foundations.transformer"),
     ),
     Card(

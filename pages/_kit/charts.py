@@ -79,6 +79,13 @@ def heat(
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
 
+def numbers(values: Any) -> dict[str, Any]:
+    """An array of numbers for the browser, as 16-bit steps of its largest one (assets/js/anatomy/model.js reads it)."""
+    most = float(abs(values).max()) or 1.0
+    steps = (values / most * 32767).round().astype("<i2")
+    return {"shape": list(values.shape), "bytes": base64.b64encode(steps.tobytes()).decode(), "most": most}
+
+
 def picture(values: Any, name: str = "", *, under: str = "", mark: str = "") -> dict[str, Any]:
     """One of the small pictures of a `pictures` view. values: array (3, height, width) from 0 to 1.
 

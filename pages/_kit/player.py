@@ -11,6 +11,7 @@ Without a timeline a view stands as a panel of its own, and `Sketch.show(view_id
 | chips | {"chips": [[text, new], ...]}: a text in pieces, side by side in changing colours; new ones have a frame |
 | matrix | `charts.heat(...)` |
 | pictures | {"columns", "pictures": [`charts.picture(...)`, ...]}: small pictures in rows, every pixel a square |
+| anatomy | {"place", "layer", "head", "give"}: an opened transformer as a map to fly over; see pages/nanogpt/inside.py
 | brush | {"picture": `charts.picture(...)`, "field", "cells"}: a picture to paint on; the setting `field` (text) holds what is painted, row by
   row, a hexadecimal digit for each four of the cells x cells squares. Not in a player |
 | draw | shapes [{"id", "kind": text, circle, rect or line, "x", "y", "w", "h", "text", "fill"}]; equal ids move smoothly |
@@ -34,15 +35,17 @@ SIGNS = [("a", "below 0"), ("b", "above 0")]  # the legend of a signed matrix
 
 def view(
     id: str,
-    kind: Literal["lines", "text", "reader", "chips", "matrix", "pictures", "brush", "draw", "gantt", "plot", "pairs"],
+    kind: Literal[
+        "anatomy", "lines", "text", "reader", "chips", "matrix", "pictures", "brush", "draw", "gantt", "plot", "pairs"
+    ],
     title: str,
     *,
     span: int = 12,
     **options: Any,
 ) -> View:
-    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height (text);
-    row, most (gantt: the height of a row, and of all rows at most); least, most (pictures: the side of one); most,
-    radius (brush).
+    """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height (plot); height, narrow
+    (text: the second on a phone); row, most (gantt: the height of a row, and of all rows at most); least, most
+    (pictures: the side of one); most, radius (brush).
 
     signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell
     says, with {name}, {from} or {row}, {to} or {column}, {value}.

@@ -1,94 +1,62 @@
-"""The picture of `inside`: the pass as a film of maps, what it would write after each layer, and which parts matter."""
+"""The picture of `inside`: an opened model as a map, with a film through one layer and head of it."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from core.nanogpt.inside import InsideConfig, InsideStep
-from pages._kit.charts import Panel, Sketch, axis, bars, chart, dots, heat, ranking, visible
-from pages._kit.player import SIGNS, player, view
-
-MOST_BARS = 6  # next tokens shown: each has its name
+from pages._kit.charts import Panel, Sketch, heat, numbers
+from pages._kit.player import player, view
 
 
 def inside_panels(config: InsideConfig) -> list[Panel]:
-    next_token = ranking(
-        axis("probability", "of 1", 1.0), axis("next token", "symbol"), legend=config.knock != "nothing"
-    )
-    lens = chart(axis("layers passed", "count"), axis("probability", "%", 112.0), legend=True)
     film = [
-        view("says", "text", "What happens here", span=4, height=200),
+        view("says", "text", "", height=66, narrow=124),
         view(
-            "tensor",
-            "matrix",
-            "The numbers, a line for each token",
-            span=8,
-            signed=True,
-            legend=SIGNS,
-            words="{name}: {from}, column {column}: {value}",
-            hint="Point at a cell to read its number.",
+            "map",
+            "anatomy",
+            "",
+            hint="Click to go closer, point at a cell to see where its number comes from; Ctrl and the wheel zoom.",
+            legend=[("a", "below 0"), ("b", "above 0"), ("hot", "share, the darker the more")],
         ),
     ]
-    return [
-        player("pass", "", film, scrub="stage", rate=0.4, bar_before=0),
-        view("next", "plot", "The next token", span=6, layout=next_token, height=265),
-        view("lens", "plot", "If it stopped after this layer", span=6, layout=lens, height=265),
-        view(
-            "matters",
-            "matrix",
-            "How much the prediction changes when one part is knocked out",
-            span=12,
-            words="{from}, {name}: {value} nats",
-            hint="A line is a layer, a column a head; the last column is the MLP. Point at a cell.",
-        ),
-    ]
+    return [player("pass", "", film, scrub="stage", rate=0.3, bar_before=0)]
 
 
 def draw_inside(step: InsideStep, sketch: Sketch) -> None:
-    if step.values is not None:
-        sketch.frame("pass", step.stage, says=step.says, tensor=maps_of(step))
-        sketch.show("next", next_of(step))
-    if step.lens:
-        sketch.show("lens", lens_of(step))
-    if step.matters is not None:
-        layers, parts = step.matters.shape
-        names = [f"head {number + 1}" for number in range(parts - 1)] + ["MLP"]
-        columns = step.matters.T.reshape(1, parts, layers, 1)
-        left = [f"layer {number + 1}" for number in range(layers)]
-        sketch.show("matters", heat(columns, names, left=left, high=float(step.matters.max()) or 1.0))
+    if not step.stages:
+        return
+    give = told_first(step) | (told_later(step) if step.tensors else {})
+    frames: list[tuple[str, dict[str, Any]]] = []
+    for stage in step.stages:
+        at: dict[str, Any] = {"place": stage.place, "layer": step.layer, "head": step.head}
+        frames.append((stage.name, {"says": stage.says, "map": at | ({} if frames else {"give": give})}))
+    sketch.film("pass", frames, opens=0)
 
 
-def maps_of(step: InsideStep) -> dict[str, Any]:
-    """The maps of a stage beside each other, one color scale for all."""
-    assert step.values is not None
-    most = float(abs(step.values).max()) or 1.0
-    below = "".join(step.columns) if all(len(token) == 1 for token in step.columns) else ""
-    return heat(
-        step.values[None], step.titles, left=[visible(token) for token in step.rows], below=below, low=-most, high=most
-    )
+def told_first(step: InsideStep) -> dict[str, Any]:
+    """What is seen from far: the text, where each head looks, what each layer would write, the next tokens."""
+    assert step.shares is not None
+    layers, heads, tokens, _ = step.shares.shape
+    shares = heat(step.shares.reshape(layers, heads, tokens, tokens), ())
+    return {
+        "tokens": list(step.tokens),
+        "shape": dict(step.shape),
+        "shares": {"shape": [layers, heads, tokens], "bytes": shares["bytes"]},
+        "candidates": [list(one) for one in step.candidates],
+        "lens": [list(one) for one in step.lens],
+    }
 
 
-def next_of(step: InsideStep) -> list[dict[str, Any]]:
-    """The likeliest next tokens, and their probabilities with a part knocked out beside them."""
-    shown = step.candidates[:MOST_BARS]
-    names = [visible(token) for token, _ in shown]
-    drawn = bars(names, [p for _, p in shown], label="whole model", colour="a")
-    return drawn + (bars(names, step.without[:MOST_BARS], label="without it", colour="b") if step.without else [])
-
-
-def lens_of(step: InsideStep) -> list[dict[str, Any]]:
-    """After each layer: the likeliest token then, and how likely the final one was."""
-    layers = list(range(len(step.lens)))
-    final = visible(step.lens[-1][0])
-    return [
-        dots(layers, [100 * p for _, _, p in step.lens], f"“{final}”, written in the end", "a", line=True),
-        dots(
-            layers,
-            [100 * p for _, p, _ in step.lens],
-            "likeliest then",
-            "b",
-            names=[visible(token) for token, _, _ in step.lens],
-        ),
-    ]
+def told_later(step: InsideStep) -> dict[str, Any]:
+    """What is seen from close by: the tensors of the layers that can be opened, and what each part is good for."""
+    return {
+        "tensors": {
+            str(layer): {name: numbers(values) for name, values in tensors.items()}
+            for layer, tensors in step.tensors.items()
+        },
+        "knocked": [asdict(one) for one in step.knocked],
+    }
 
 
 def lit_inside(step: InsideStep) -> Mapping[str, str]:

@@ -1,7 +1,9 @@
 """The pass that is written out: equal to the model's, also with parts knocked out; and true sentences about it."""
 
 import copy
+import json
 import math
+import sys
 from dataclasses import fields
 
 import numpy as np
@@ -9,23 +11,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.foundations.figures import by_figure
+from core.foundations.figures import Outcome, by_figure
 from core.foundations.transformer import Shape, Transformer
-from core.foundations.weights import shipped
 from core.nanogpt.forward_pass import divergence, forward_pass, largest_difference, logit_lens
+from core.nanogpt.generating import shipped_writer
 from core.nanogpt.inside import (
-    CHANGED,
     EXACT,
     MATTERS,
     MOST_TOKENS,
     SETTLED,
     SURE,
     InsideConfig,
+    filmed,
     inside,
-    knocked_out,
+    opened,
     parts_of,
     stages,
+    taken_out,
 )
+from core.nanogpt.lesson import what_matters_here
 
 SHAPES = {
     "modern": Shape(20, 3, 2, 16, 24),
@@ -95,32 +99,72 @@ def test_the_divergence_is_pytorchs():
     assert math.isfinite(divergence(p, torch.eye(9)[0]))
 
 
-def test_what_is_said_to_be_knocked_out_is():
-    assert knocked_out(InsideConfig(knock="nothing"), 5) == frozenset()
-    assert knocked_out(InsideConfig(knock="head", layer=2, head=3), 5) == {(1, "2")}
-    assert knocked_out(InsideConfig(knock="attention", layer=2), 2) == {(1, "0"), (1, "1")}
-    assert knocked_out(InsideConfig(knock="mlp", layer=1), 5) == {(0, "mlp")}
-    assert len(parts_of(Transformer(SHAPES["modern"]))) == 3 * (2 + 1)
+def test_layers_before_the_first_that_is_knocked_out_are_taken_as_they_are(model):
+    whole = forward_pass(model, IDS)
+    for part in parts_of(model):
+        out = taken_out(model, part)
+        alone, after = forward_pass(model, IDS, out), forward_pass(model, IDS, out, whole)
+        torch.testing.assert_close(alone.logits, after.logits)
+        assert all(after.layers[n] is whole.layers[n] for n in range(part[0]))
 
 
-def test_the_stages_show_the_tensors_and_say_their_numbers():
+def test_a_knocked_out_layer_hands_its_rows_on(model):
+    without = forward_pass(model, IDS, taken_out(model, (1, "all")))
+    layer = without.layers[1]
+    if model.shape.residual:
+        assert torch.equal(layer.left, layer.came)
+    assert len(parts_of(model)) == model.shape.n_layer * (model.shape.n_head + 2)
+
+
+def lively_pass():
     shape = SHAPES["modern"]
     model, rng = Transformer(shape), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=rng) * 0.5)
-    tokens, whole = tuple("abcdefgh"), forward_pass(model, IDS)
-    told = {stage.name: stage for stage in stages(InsideConfig(layer=2, head=2), model, tokens, whole)}
-    shares = told["mask and softmax"].maps[0]
+    return model.eval(), forward_pass(model, IDS)
+
+
+def test_the_stages_say_the_numbers_of_their_tensors():
+    model, whole = lively_pass()
+    tokens, layer = tuple("abcdefgh"), whole.layers[1]
+    told = {stage.name: stage.says for stage in stages(model, tokens, whole, (1, 1))}
+    shares, scores = layer.shares[1], layer.scores[1]
     torch.testing.assert_close(shares.sum(-1), torch.ones(8))
-    assert float(shares.triu(1).abs().max()) == 0.0
+    assert float(shares.triu(1).abs().max()) == 0.0 and float(scores.triu(1).abs().max()) > 0
     most = int(shares[-1].argmax())
-    assert f"“{tokens[most]}” {float(shares[-1, most]):.0%}" in told["mask and softmax"].says
-    scores = told["scores"].maps[0]
-    assert f"{float(scores[-1].max()):.2f}" in told["scores"].says and float(scores.triu(1).abs().max()) > 0
-    torch.testing.assert_close(told["the weighted sum"].maps[0], shares @ told["query, key and value"].maps[2])
-    added, row = told["the residual connection"].maps
-    torch.testing.assert_close(row - added, told["what reaches layer 2"].maps[0])
+    assert f"“{tokens[most]}” {float(shares[-1, most]):.0%}" in told["mask and softmax"]
+    assert f"{float(scores[-1].max()):.2f}" in told["scores"]
+    assert "head 2 hands on 8 numbers" in told["the weighted sum"]
+    assert "layer 2" in " ".join(told)
+
+
+def test_what_the_browser_gets_is_enough_to_compute_the_rest_again():
+    """The formulas of the lesson, from q, k, v and what is added; assets/js/anatomy/model.js does the same."""
+    _, whole = lively_pass()
+    sent = opened(whole, 0)
+    row = sent[0]["came"]
+    for number, layer in enumerate(whole.layers):
+        told = sent[number]
+        scores = told["q"] @ told["k"].transpose(0, 2, 1) / math.sqrt(told["q"].shape[-1])
+        powers = np.exp(scores) * np.tri(len(row))
+        shares = powers / powers.sum(-1, keepdims=True)
+        np.testing.assert_allclose(shares, layer.shares, atol=1e-5)
+        np.testing.assert_allclose(shares @ told["v"], layer.mixed, atol=1e-4)
+        np.testing.assert_allclose(row, layer.came, atol=1e-4)
+        row = row + told["attended"] + told["thought"]
+        np.testing.assert_allclose(row, layer.left, atol=1e-4)
+
+
+def test_of_a_wide_model_one_layer_is_opened(monkeypatch):
+    _, whole = lively_pass()
+    assert list(opened(whole, 1)) == [0, 1, 2]
+    monkeypatch.setattr(
+        sys.modules["core.nanogpt.inside"], "MOST_NUMBERS", 1000
+    )  # the package has a function of that name
+    alone = opened(whole, 1)
+    assert list(alone) == [1]
+    np.testing.assert_array_equal(alone[1]["came"], whole.layers[1].came)
 
 
 def run(**settings):
@@ -129,33 +173,60 @@ def run(**settings):
 
 
 def test_a_run_opens_the_shipped_model():
-    steps, last, figures = run(text="Enter BRAMB", knock="nothing")
-    frames = [step for step in steps if step.stage]
-    assert len(frames) == 10 and all(step.values.shape[1] == 11 == len(step.rows) for step in frames)
+    steps, last, figures = run(text="Enter BRAMB")
+    first, full = next(step for step in steps if step.stages), steps[-1]
+    assert first.stages[0].place == "whole" and not first.tensors  # seen from far at once
+    assert len(full.stages) == 11 and full.shares.shape == (6, 5, 11, 11) and len(full.tensors) == 6
     assert 0 < figures[EXACT].measured < 1e-4 and figures[EXACT].expected == 0
-    assert last.lens[-1][0] == frames[-1].candidates[0][0] == "L"
-    assert figures[SURE].measured == pytest.approx(100 * frames[-1].candidates[0][1])
+    assert full.lens[-1][0] == full.candidates[0][0] == "L"
+    assert figures[SURE].measured == pytest.approx(100 * full.candidates[0][1])
     assert figures[SURE].measured > 90
-    guesses = [guess for guess, _, _ in last.lens]
+    guesses = [guess for guess, _, _ in full.lens]
     settled = int(figures[SETTLED].measured)
     assert set(guesses[settled:]) == {"L"} and (settled == 0 or guesses[settled - 1] != "L")
-    assert last.matters.shape == (6, 6) and figures[MATTERS].measured == last.matters.max() > np.median(last.matters)
-    assert CHANGED not in figures and frames[-1].without == ()
+    single = [one.nats for one in full.knocked if one.part != "all"]
+    assert len(single) == 6 * 6 and len(full.knocked) == 6 * 7
+    assert figures[MATTERS].measured == max(single) > np.median(single)
+    assert last.knocked[0].nats == max(single)
+    outcome = Outcome(figures, InsideConfig(), last)
+    part = last.knocked[0]
+    assert f"of layer {part.layer + 1} matters most here" in what_matters_here(outcome)
 
 
-def test_a_run_without_a_part_says_what_it_changed():
-    _, last, figures = run(text="Enter BRAMB", knock="mlp", layer=1)
-    assert figures[CHANGED].measured == pytest.approx(last.matters[0, -1])
+def test_what_is_knocked_out_is_what_the_pass_says():
+    steps, _, _ = run(text="Enter BRAMB")
+    model, symbols = shipped_writer().model, shipped_writer().symbols
+    ids = torch.tensor(shipped_writer().ids("Enter BRAMB"))
+    whole = forward_pass(model, ids).p
+    for one in steps[-1].knocked[::5]:
+        p = forward_pass(model, ids, taken_out(model, (one.layer, one.part))).p
+        assert one.nats == pytest.approx(divergence(whole, p), rel=1e-3, abs=1e-6)
+        assert one.best == symbols[int(p.argmax())] and one.best_p == pytest.approx(float(p.max()), rel=1e-3)
+        for (symbol, _), q in zip(steps[-1].candidates, one.p, strict=True):
+            assert q == pytest.approx(float(p[symbols.index(symbol)]), rel=1e-2, abs=1e-6)
 
 
-def test_the_helps_say_how_many_the_shipped_model_has():
-    shape, helps = shipped("nanogpt").shape, {one.name: one.metadata["help"] for one in fields(InsideConfig)}
-    assert f"has {shape.n_layer}." in helps["layer"] and f"has {shape.n_head} in each" in helps["head"]
+@pytest.mark.parametrize(
+    ("settings", "chosen"), [({"layer": 3, "head": 5}, (2, 4)), ({"layer": 4}, (3, None)), ({"head": 1}, (None, 0))]
+)
+def test_the_film_goes_where_it_is_told_and_else_where_it_matters_most(settings, chosen):
+    steps, _, _ = run(text="Enter BRAMB", **settings)
+    full = steps[-1]
+    found = (full.layer, full.head)
+    assert found == filmed(InsideConfig(**settings), list(full.knocked))
+    assert all(want in (None, got) for want, got in zip(chosen, found, strict=True))
+    nats = {(one.layer, one.part): one.nats for one in full.knocked}
+    rivals = [n for (layer, part), n in nats.items() if part.isdigit() and chosen[0] in (None, layer)
+              and chosen[1] in (None, int(part))]  # fmt: skip
+    assert nats[full.layer, str(full.head)] == max(rivals)
 
 
 def test_only_the_latest_tokens_are_looked_at():
     steps, _, _ = run(text="x" * 50 + "Enter BRAMB")
-    assert len(steps[0].rows) == MOST_TOKENS and "".join(steps[0].rows).endswith("BRAMB")
+    assert len(steps[0].tokens) == MOST_TOKENS and "".join(steps[0].tokens).endswith("BRAMB")
+    assert (
+        f"the last {MOST_TOKENS} tokens" in next(f for f in fields(InsideConfig) if f.name == "text").metadata["help"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,3 +245,16 @@ def test_what_is_not_there_gets_its_sentence(settings, sentence, refusal):
 def test_unknown_characters_are_named():
     steps, _, _ = run(text="Hello wörld")
     assert steps[0].doing.startswith("This model has never seen “ö”")
+
+
+def test_the_recorded_model_is_what_python_makes():
+    """tests/golden/anatomy.json, which the browser's tests open: `python -m tests.golden.anatomy` writes it."""
+    from tests.golden import anatomy
+
+    recorded = json.loads(anatomy.FILE.read_text())
+    for was, now in zip(recorded["wanted"], anatomy.wanted(), strict=True):
+        for name, values in now.items():
+            np.testing.assert_allclose(was[name], values, atol=1e-4)
+    frames = anatomy.told()
+    assert [frame["map"]["place"] for frame in frames] == [frame["map"]["place"] for frame in recorded["frames"]]
+    assert frames[0]["map"]["give"].keys() == recorded["frames"][0]["map"]["give"].keys()

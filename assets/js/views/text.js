@@ -7,7 +7,8 @@ import { make } from "../dom.js";
 export const mount = (place, spec) => {
   const pre = place.appendChild(make("pre", "viz-text", spec.text || ""));
   pre.tabIndex = 0;
-  if (spec.height) pre.style.height = spec.height + "px";
+  const height = matchMedia("(max-width: 700px)").matches ? spec.narrow || spec.height : spec.height;
+  if (height) pre.style.height = height + "px";
   return {
     update: (data) => (pre.textContent = data.text),
     show: (frames, i) => (pre.textContent = frames.length ? frames[i][spec.id] : ""),
