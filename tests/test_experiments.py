@@ -204,7 +204,7 @@ def test_a_run_is_drawn_reported_and_says_what_it_showed(one):
 
 
 COLOR = re.compile(r"\b(blue|orange|green|grey|gray|purple|olive|pale|paler|dashed|dotted)\b", re.IGNORECASE)
-INKS = {"a", "b", "c", "d", "e", "level", "text", "grid", "reader"}
+INKS = {"a", "b", "c", "d", "e", "hot", "level", "text", "grid", "reader"}
 KEYS = {"area", "line", "dashed", "dot", "ring", "frame", "pale"}
 
 
@@ -267,10 +267,10 @@ def variations(one):
     """Other settings of an experiment: several at once, then one after the other."""
     first = small(one)
     changes = [{field.name: OTHER[field.name] for field in one.settings if field.name in OTHER}]
-    for field in sorted(one.settings, key=lambda field: field.name != "prompt"):
+    for field in sorted(one.settings, key=lambda field: field.name not in ("prompt", "text")):
         value, choices, high = getattr(first, field.name), field.metadata["choices"], field.metadata["high"]
-        if field.name == "prompt":
-            changes.append({"prompt": "a blue circle on the right"})
+        if field.name in ("prompt", "text"):
+            changes.append({field.name: "a blue circle on the right"})
         elif choices and field.metadata["when"] is None:
             changes += [{field.name: other} for other in choices if other not in (value, "own", "file")][:1]
         elif kind(field) in (int, float) and field.name not in SMALL and field.name != "seed":

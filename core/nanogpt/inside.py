@@ -46,6 +46,7 @@ from core.nanogpt.generating import CANDIDATES, MODELS, Writer, load_writer
 
 MOST_TOKENS = 24  # of the text that are looked at: the latest ones
 MOST_NUMBERS = 600_000  # that one picture holds; of a wider model only one layer can be opened
+NEEDS = 0.1  # nats that the prediction changes by without a part that it needs
 AT_ONCE = 8  # parts that one unit of work knocks out
 
 EXACT = Figure(
@@ -71,6 +72,12 @@ MATTERS = Figure(
     "baseline",
     "half of the heads and MLPs change less than this",
     headline=True,
+)
+NEEDED = Figure(
+    "heads and MLPs that it needs here",
+    "parts",
+    "limit",
+    f"all of them; needed: without it the prediction changes by more than {NEEDS} nats",
 )
 
 
@@ -363,6 +370,7 @@ def inside(config: InsideConfig) -> Iterator[InsideStep]:
         SURE(100 * float(whole.p[final]), 100 * float(lens[0][final])),
         SETTLED(settled, model.shape.n_layer),
         MATTERS(max(single), float(np.median(single))),
+        NEEDED(sum(nats > NEEDS for nats in single), len(single)),
     )
     done_words = f"{quoted(writer.symbols[final])} comes next with {float(whole.p[final]):.0%}"
     most = max((one for one in knocked if one.part != "all"), key=lambda one: one.nats)

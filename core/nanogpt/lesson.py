@@ -1,13 +1,13 @@
 """The lesson of the tab nanoGPT: the model for the lessons of the other topics."""
 
 from core.foundations.figures import Outcome, band
-from core.foundations.lesson import Ask, Card, Lesson, Look, Run
+from core.foundations.lesson import Ask, Card, Lesson, Look
 from core.nanogpt.decoding import BEST as LIKELIEST
 from core.nanogpt.decoding import KEPT, REPEATED, SUM, WAYS
 from core.nanogpt.decoding import SURPRISAL as OF_A_TEXT
 from core.nanogpt.forking import CHANGES, FILE_SIZE, LOSS_B, SAME_END, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
-from core.nanogpt.inside import MATTERS, SETTLED, SURE, quoted
+from core.nanogpt.inside import MATTERS, NEEDED, NEEDS, SETTLED, SURE, quoted
 from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
 from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
 
@@ -123,13 +123,20 @@ def how_sure_it_is(run: Outcome) -> str:
 
 
 def what_matters_here(run: Outcome) -> str:
-    most, part = run[MATTERS], run.last.knocked[0]
+    most, needed, part = run[MATTERS], run[NEEDED], run.last.knocked[0]
     name = "the MLP" if part.part == "mlp" else f"head {int(part.part) + 1}"
     return (
         f"Knock out one part at a time: {name} of layer {part.layer + 1} matters most here. Without it the prediction"
         f" changes by {most.measured:.2f} nats (KL divergence), and {quoted(part.best)} comes first with"
-        f" {part.best_p:.0%}. Half of the parts change it by less than {most.expected:.3f} nats."
+        f" {part.best_p:.0%}. {needed.measured:.0f} of {needed.expected:.0f} heads and MLPs change it by more than"
+        f" {NEEDS} nats."
     )
+
+
+def how_many_it_needs(run: Outcome) -> int:
+    """Nearly all, about half, less than a quarter."""
+    share = run[NEEDED].ratio
+    return 0 if share > 0.75 else 1 if share >= 0.25 else 2
 
 
 # --- tokens ---
@@ -203,15 +210,6 @@ def nothing_else_differed(run: Outcome) -> str:
 
 CARDS = (
     Card(
-        "train",
-        "Train a GPT from nothing",
-        "start",
-        16,
-        "a real training run, live",
-        (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
-        ("nanogpt.trainer", "foundations.transformer", "foundations.corpus", "nanogpt.training_file"),
-    ),
-    Card(
         "inside",
         "Look inside the model",
         "start",
@@ -219,6 +217,15 @@ CARDS = (
         "one forward pass, number by number",
         (how_sure_it_is, what_matters_here),
         ("nanogpt.forward_pass", "foundations.transformer"),
+    ),
+    Card(
+        "train",
+        "Train a GPT from nothing",
+        "start",
+        18,
+        "a real training run, live",
+        (how_far_it_fell, what_it_knows, learned_by_heart, blew_up),
+        ("nanogpt.trainer", "foundations.transformer", "foundations.corpus", "nanogpt.training_file"),
     ),
     Card(
         "tokens",
@@ -251,7 +258,7 @@ CARDS = (
         "fork",
         "Change one thing halfway",
         "deeper",
-        17,
+        18,
         "two runs, equal to the last bit until the change",
         (what_the_change_did, went_on_from_a_file, nothing_else_differed),
         ("nanogpt.trainer", "nanogpt.training_file", "foundations.transformer"),
@@ -305,23 +312,31 @@ STEPS = (
         "rewind",
         "train",
     ),
-    Run(
-        "Now a model that has trained much longer will write. Watch the bars: they are the tokens it considers for the"
-        " next place, and the marked one is drawn.",
-        "generate",
+    Ask(
+        "Now open a model that has trained much longer, and let it read “The lanter”. 30 heads and 6 MLPs work on the"
+        " next character. Each of them will be knocked out alone, so that it adds 0. How many does this one prediction"
+        " need?",
+        "inside",
         {},
-        "writing",
+        ("nearly all of them", "about half", "less than a quarter"),
+        how_many_it_needs,
+        lambda run: (
+            f"{run[NEEDED].measured:.0f} of {run[NEEDED].expected:.0f} change the prediction by more than {NEEDS}"
+            " nats: the ones with a thick frame. Press Layer 2, then Head 2: there a token takes most from the two just"
+            " before it. Then press Knock out and Head 2 again, and see what becomes of the next token."
+        ),
     ),
     Ask(
-        "Two equal runs. Halfway through, B loses its residual connections. Will it recover?",
-        "fork",
-        {"change": "no_residual", "steps": 120, "fork_at": 60},
-        ("yes, within 0.05 nats of A", "partly, within 0.5 nats", "no"),
-        lambda run: band(run[LOSS_B].difference, 0.05, 0.5),
+        "The model gives probabilities, and somebody has to choose. Suppose it always takes the likeliest token (greedy"
+        " decoding). What will the text be like?",
+        "decode",
+        {},
+        ("more varied than what people write", "about as varied", "it goes in circles"),
+        lambda run: band(run[REPEATED.of(way=WAYS["greedy"])].difference, -5, 10),
         lambda run: (
-            f"On new text A ended at {run[LOSS_B].expected:.2f} nats and B at {run[LOSS_B].measured:.2f}: "
-            f"{run[LOSS_B].difference:+.2f}. Without residual connections a layer replaces what came before, where it"
-            " had only to add to it."
+            f"Of the pairs of words that greedy writes, {run[REPEATED.of(way=WAYS['greedy'])].measured:.0f} % stood"
+            f" before, of what people wrote {run[REPEATED.of(way=WAYS['greedy'])].expected:.0f} %. Drawn by chance,"
+            f" with the tail cut off, it is {run[REPEATED.of(way=WAYS['yours'])].measured:.0f} %."
         ),
     ),
     Look(

@@ -37,7 +37,7 @@ from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import config_json, to_bytes
 
-SAMPLE_LENGTH = 200  # characters
+SAMPLE_LENGTH = 160  # characters
 PROBE_LENGTH = 24  # characters of the text whose attention is drawn
 UNIT_FLOPS = {"cpu": 8e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
 

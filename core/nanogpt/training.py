@@ -23,7 +23,7 @@ from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.trainer import Snapshot, TextConfig, Trainer, schedule, shape_of
 from core.nanogpt.training_file import NAME, Done, restored, saved
 
-SNAPSHOTS = 16  # how often a run pauses to write a sample and keep what the slider shows
+SNAPSHOTS = 12  # how often a run pauses to write a sample and keep what the slider shows
 SNAPSHOT_APART = 12  # ... and the fewest steps between two of them
 LATEST = 10  # batches whose mean loss stands beside the validation loss
 

@@ -310,11 +310,9 @@ def of_b(a, b):
 
 
 @pytest.mark.parametrize(
-    ("b", "right", "word"),
-    [(1.5, 0, "helped"), (2.01, 0, "hardly"), (2.06, 1, "harm"), (2.49, 1, "harm"), (2.51, 2, "harm")],
+    ("b", "word"), [(1.5, "helped"), (1.99, "hardly"), (2.01, "hardly"), (2.06, "harm"), (2.51, "harm")]
 )
-def test_the_loss_of_b_decides_whether_it_recovers(b, right, word):
-    assert verdict(ASKS[2], of_b(2.0, b))[0] == right
+def test_the_loss_of_b_decides_what_the_change_did(b, word):
     assert word in what_the_change_did(of_b(2.0, b))
 
 

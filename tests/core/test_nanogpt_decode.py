@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.foundations.figures import Outcome, by_figure
+from core.foundations.lesson import verdict
 from core.foundations.sampling import Choice, fresh, next_logits, probabilities, write
 from core.foundations.transformer import Shape
 from core.foundations.weights import gpt2_from_folder, to_bytes
@@ -16,7 +17,7 @@ from core.nanogpt import DecodeConfig, decode
 from core.nanogpt.beams import beam_search
 from core.nanogpt.decoding import KEPT, REPEATED, SUM, SURPRISAL, UNSEEN, WAYS, repeated, surprisal_of
 from core.nanogpt.generating import Writer, shipped_writer
-from core.nanogpt.lesson import what_the_beam_found, what_was_left, whether_it_goes_in_circles
+from core.nanogpt.lesson import LESSON, what_the_beam_found, what_was_left, whether_it_goes_in_circles
 
 SHORT = {"length": 24}
 
@@ -199,3 +200,10 @@ def test_a_model_that_does_not_know_the_play_s_characters_is_compared_with_nothi
 def test_a_prompt_of_unknown_characters_gets_one_sentence(refusal):
     assert refusal(lambda: run(prompt="Привет")) == "prompt must have at least one character that the model knows"
     assert "never seen “П”" in run(prompt="Пr")[-1].doing
+
+
+@pytest.mark.parametrize(("greedy", "right"), [(0.0, 0), (3.0, 1), (14.0, 1), (16.0, 2), (90.0, 2)])
+def test_how_much_greedy_repeats_decides_what_its_text_is_like(greedy, right):
+    ask = next(step for step in LESSON.steps if step.experiment == "decode")
+    figures = [REPEATED.of(way=WAYS["greedy"])(greedy, 5.5), REPEATED.of(way=WAYS["yours"])(2.0, 5.5)]
+    assert verdict(ask, Outcome(by_figure(figures), DecodeConfig(), None))[0] == right

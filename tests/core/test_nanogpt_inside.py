@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from core.foundations.figures import Outcome, by_figure
+from core.foundations.lesson import verdict
 from core.foundations.transformer import Shape, Transformer
 from core.nanogpt.forward_pass import divergence, forward_pass, largest_difference, logit_lens
 from core.nanogpt.generating import shipped_writer
@@ -19,6 +20,7 @@ from core.nanogpt.inside import (
     EXACT,
     MATTERS,
     MOST_TOKENS,
+    NEEDED,
     SETTLED,
     SURE,
     InsideConfig,
@@ -29,7 +31,7 @@ from core.nanogpt.inside import (
     stages,
     taken_out,
 )
-from core.nanogpt.lesson import what_matters_here
+from core.nanogpt.lesson import LESSON, what_matters_here
 
 SHAPES = {
     "modern": Shape(20, 3, 2, 16, 24),
@@ -188,9 +190,37 @@ def test_a_run_opens_the_shipped_model():
     assert len(single) == 6 * 6 and len(full.knocked) == 6 * 7
     assert figures[MATTERS].measured == max(single) > np.median(single)
     assert last.knocked[0].nats == max(single)
+    assert figures[NEEDED].measured == sum(nats > 0.1 for nats in single) and figures[NEEDED].expected == 36
     outcome = Outcome(figures, InsideConfig(), last)
     part = last.knocked[0]
     assert f"of layer {part.layer + 1} matters most here" in what_matters_here(outcome)
+
+
+@pytest.mark.parametrize(("needed", "right"), [(36, 0), (28, 0), (27, 1), (9, 1), (8, 2), (0, 2)])
+def test_the_count_decides_how_many_it_needs(needed, right):
+    ask = next(step for step in LESSON.steps if step.experiment == "inside")
+    assert verdict(ask, Outcome(by_figure([NEEDED(needed, 36)]), InsideConfig(), None))[0] == right
+
+
+def test_the_question_counts_the_parts_of_the_shipped_model():
+    shape = shipped_writer().model.shape
+    ask = next(step for step in LESSON.steps if step.experiment == "inside")
+    assert f"{shape.n_layer * shape.n_head} heads and {shape.n_layer} MLPs" in ask.text
+    assert ask.text.count("The lanter") == InsideConfig().text.count("The lanter") == 1
+
+
+def test_the_head_that_the_tour_shows_looks_at_the_two_tokens_just_before():
+    steps, last, _ = run()
+    assert (last.layer, last.head) == (1, 1)
+    assert (
+        "Press Layer 2, then Head 2"
+        in verdict(
+            next(step for step in LESSON.steps if step.experiment == "inside"),
+            Outcome(by_figure(last.figures), None, last),
+        )[1]
+    )
+    shares = steps[-1].shares[1, 1]
+    assert (np.diagonal(shares, -1)[1:] + np.diagonal(shares, -2)).mean() > 0.6
 
 
 def test_what_is_knocked_out_is_what_the_pass_says():
