@@ -19,6 +19,7 @@ from pages._kit.charts import (
     curve,
     dots,
     heat,
+    numbers,
     ranking,
     rounded,
     spikes,
@@ -91,3 +92,12 @@ def test_a_film_replaces_all_frames():
     ((panel, told),) = sketch.take()
     assert (panel, told["whole"]) == ("player", True)
     assert told["frames"] == [{"label": "0 ms", "view": {"at": 0}}, {"label": "1 ms", "view": {"at": 1}}]
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_numbers_come_back_within_half_a_step(coarse):
+    values = np.array([[0.0, -3.0, 1.234], [2.9, 1e-4, -0.5]])
+    told = numbers(values, coarse=coarse)
+    kept = np.frombuffer(base64.b64decode(told["bytes"]), "i1" if coarse else "<i2").reshape(told["shape"])
+    assert abs(kept * told["most"] / told["steps"] - values).max() <= told["most"] / told["steps"] / 2 + 1e-9
+    assert numbers(np.zeros((2, 2)))["most"] == 1.0  # nothing to divide by

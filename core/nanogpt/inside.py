@@ -47,7 +47,7 @@ from core.nanogpt.generating import CANDIDATES, MODELS, Writer, load_writer
 MOST_TOKENS = 24  # of the text that are looked at: the latest ones
 MOST_NUMBERS = 600_000  # that one picture holds; of a wider model only one layer can be opened
 NEEDS = 0.1  # nats that the prediction changes by without a part that it needs
-AT_ONCE = 8  # parts that one unit of work knocks out
+UNIT_FLOPS = 2e9  # most work between two yields, about 0.1 s
 
 EXACT = Figure(
     "largest difference from the model",
@@ -349,9 +349,10 @@ def inside(config: InsideConfig) -> Iterator[InsideStep]:
     yield seen
     # each part knocked out alone
     parts, knocked = parts_of(model), list[Knocked]()
+    at_once = max(1, int(UNIT_FLOPS / (2 * sum(p.numel() for p in model.parameters()) * len(row))))
     for part in parts:
         knocked.append(knock_out(writer, row, whole, best, part))
-        if len(knocked) % AT_ONCE == 0:
+        if len(knocked) % at_once == 0:
             words, where = (
                 f"{len(knocked)} of {len(parts)} parts knocked out",
                 "mlp" if part[1] == "mlp" else "attention",

@@ -79,11 +79,14 @@ def heat(
     return told | {name: value for name, value in (("left", list(left)), ("below", below), ("top", top)) if value}
 
 
-def numbers(values: Any) -> dict[str, Any]:
-    """An array of numbers for the browser, as 16-bit steps of its largest one (assets/js/anatomy/model.js reads it)."""
-    most = float(abs(values).max()) or 1.0
-    steps = (values / most * 32767).round().astype("<i2")
-    return {"shape": list(values.shape), "bytes": base64.b64encode(steps.tobytes()).decode(), "most": most}
+def numbers(values: Any, *, coarse: bool = False) -> dict[str, Any]:
+    """An array of numbers for the browser, as steps of its largest one: 16 bits each, or 8 where nobody computes with
+    them (assets/js/anatomy/model.js reads it).
+    """
+    most, steps = float(abs(values).max()) or 1.0, 127 if coarse else 32767
+    counted = (values / most * steps).round().astype("i1" if coarse else "<i2")
+    text = base64.b64encode(counted.tobytes()).decode()
+    return {"shape": list(values.shape), "bytes": text, "most": most, "steps": steps}
 
 
 def picture(values: Any, name: str = "", *, under: str = "", mark: str = "") -> dict[str, Any]:

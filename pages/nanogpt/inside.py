@@ -52,7 +52,7 @@ def told_later(step: InsideStep) -> dict[str, Any]:
     """What is seen from close by: the tensors of the layers that can be opened, and what each part is good for."""
     return {
         "tensors": {
-            str(layer): {name: numbers(values) for name, values in tensors.items()}
+            str(layer): {name: numbers(values, coarse=name == "hidden") for name, values in tensors.items()}
             for layer, tensors in step.tensors.items()
         },
         "knocked": [asdict(one) for one in step.knocked],

@@ -3,7 +3,7 @@
 import { bytesOf, short } from "../dom.js";
 
 /**
- * @typedef {{shape: number[], most: number, values: Int16Array}} Sent
+ * @typedef {{shape: number[], step: number, values: Int16Array | Int8Array}} Sent
  * @typedef {{rows: number, columns: number, at: (row: number, column: number) => number}} Rows
  * @typedef {{came: Rows, attended: Rows, middle: Rows, hidden: Rows, thought: Rows, left: Rows, heads: HeadRows[]}} LayerRows
  * @typedef {{name: string, row?: number, column?: number}} From
@@ -11,11 +11,14 @@ import { bytesOf, short } from "../dom.js";
  */
 
 /**
- * Numbers that traveled as 16-bit steps of the largest one.
- * @param {{shape: number[], bytes: string, most: number}} packed
+ * Numbers that traveled as steps of the largest one, in 16 bits or in 8.
+ * @param {{shape: number[], bytes: string, most: number, steps: number}} packed
  * @returns {Sent}
  */
-export const unpacked = ({ shape, bytes, most }) => ({ shape, most, values: new Int16Array(bytesOf(bytes).buffer) });
+export const unpacked = ({ shape, bytes, most, steps }) => {
+  const { buffer } = bytesOf(bytes);
+  return { shape, step: most / steps, values: steps > 127 ? new Int16Array(buffer) : new Int8Array(buffer) };
+};
 
 /**
  * One matrix of a tensor: the last two dimensions, at `which` of the one before.
@@ -25,8 +28,7 @@ export const unpacked = ({ shape, bytes, most }) => ({ shape, most, values: new 
 export const rowsOf = (sent, which = 0) => {
   const [rows, columns] = sent.shape.slice(-2);
   const from = which * rows * columns;
-  const step = sent.most / 32767;
-  return { rows, columns, at: (row, column) => sent.values[from + row * columns + column] * step };
+  return { rows, columns, at: (row, column) => sent.values[from + row * columns + column] * sent.step };
 };
 
 /**
