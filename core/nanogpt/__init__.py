@@ -22,8 +22,8 @@ Source: Karpathy, nanoGPT, github.com/karpathy/nanoGPT (README: validation loss 
 with its GPU preset on Tiny Shakespeare); Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 """
 
-from core.nanogpt.training import TrainConfig, TrainStep, train
 from core.nanogpt.inside import InsideConfig, InsideStep, inside
+from core.nanogpt.training import TrainConfig, TrainStep, train
 from core.nanogpt.tokens import TokensConfig, TokensStep, tokens
 from core.nanogpt.generating import GenerateConfig, GenerateStep, generate
 from core.nanogpt.decoding import DecodeConfig, DecodeStep, decode

@@ -69,7 +69,7 @@ def visit(chromium, url):
     """
     contexts, errors, strangers = [], [], []
 
-    def open_page(query="?tab=nanogpt", width=1280, height=900, dark=False):
+    def open_page(query="?tab=nanogpt&run=train", width=1280, height=900, dark=False):
         context = chromium.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
         )

@@ -46,13 +46,17 @@ def idle():
 
 
 def test_first_visit_shows_the_start_state(visit):
-    page = visit()
+    page = visit("?tab=nanogpt")
     expect(page.locator("#nanogpt h1")).to_have_text("What has a model learned when its loss falls?")
     expect(page.locator("#nanogpt-idea")).to_contain_text("guesses the next token")
     expect(page.locator(".viz-idea .viz-term").first).to_be_visible()
     expect(page.locator(".viz-diagram svg")).to_be_visible()
     assert page.locator(".viz-card").count() == len(LESSON.experiments)
-    expect(page.locator(".viz-strip")).to_contain_text("loss before training")
+    expect(page.locator(".viz-anatomy-next")).to_contain_text("The next token")
+    expect(page.get_by_role("button", name="Layer 6")).to_be_visible()
+    choose(page, "train")
+    expect(page.locator(".viz-strip:visible")).to_contain_text("loss before training")
+    page = visit("?tab=nanogpt&run=train")
     assert "know nothing 4.09" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
 
 
@@ -264,6 +268,40 @@ def test_trained_model_can_be_downloaded_uploaded_and_written_with(visit, tmp_pa
     page.locator("#nanogpt-generate-model_file").get_by_text("model", exact=False).first.wait_for()
     press(page, "Run")
     expect(status(page)).to_contain_text("20 of 20", timeout=30_000)
+
+
+def test_a_stopped_run_goes_on_from_its_training_file(visit, tmp_path):
+    settings = "?tab=nanogpt&run=train&n_layer=1&width=16&context=16&steps=60"
+    page = visit(settings)
+    press(page, "Run")
+    expect(status(page)).to_contain_text("done", timeout=60_000)
+    ended = status(page).inner_text()
+    page = visit(settings.replace("60", "100000"))
+    press(page, "Run")
+    expect(status(page)).to_contain_text(re.compile(r"step [1-9]\d\d"), timeout=30_000)
+    press(page, "Stop")
+    expect(status(page)).to_contain_text("what was computed stays")
+    more(page, "Take it with you")
+    assert page.locator("a[download='training.safetensors']").count()
+    file = tmp_path / "training.safetensors"
+    page = visit(settings)
+    press(page, "Run")
+    expect(status(page)).to_contain_text("done", timeout=60_000)
+    more(page, "Take it with you")
+    downloaded(page, page.locator("a[download='training.safetensors']").last).save_as(file)
+    page = visit(settings)
+    fill(page, "train", start="file")
+    page.locator("#nanogpt-train-start_file input[type=file]").set_input_files(file)
+    page.locator("#nanogpt-train-start_file").get_by_text("training", exact=False).first.wait_for()
+    press(page, "Run")
+    expect(status(page)).to_contain_text("steps must be more than 60, which this run has done, got 60")
+    fill(page, "train", steps=80)
+    press(page, "Run")
+    expect(status(page)).to_contain_text("done", timeout=60_000)
+    assert status(page).inner_text() != ended
+    fill(page, "train", width=32)
+    press(page, "Run")
+    expect(status(page)).to_contain_text("To go on with this training file, set what its run had: width 16")
 
 
 def test_a_pickle_is_refused(visit):
