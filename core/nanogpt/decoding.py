@@ -11,13 +11,15 @@ lower, the more probable. And how much it repeats itself,
 $$\text{rep-}n = 1 - \frac{\text{different } n\text{-grams}}{\text{all } n\text{-grams}},$$
 
 here for n = 2 words in a row. A stretch of the text that the model never learned from is measured in the same way. What
-people write is neither the most probable text nor does it go in circles; a text made as probable as possible does.
+people write is neither the most probable text nor does it go in circles; a text made as probable as possible does: a
+phrase that has just been written is likely to be written again, and each time more so.
 
 Left out: stopping, and judging whether a text is good.
-Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", figure 2 and section 4; Welleck et al.
+Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration", figures 2 and 4; Welleck et al.
 2019, "Neural Text Generation with Unlikelihood Training" (rep-n, there seq-rep-n).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -216,6 +218,18 @@ def surprisal_of(writer: Writer, prompt: list[int], text: list[int]) -> float:
         total += float(F.cross_entropy(logits, ids[at - start :], reduction="sum"))
         at = end
     return total / len(text)
+
+
+def repeats(text: str) -> list[tuple[int, int]]:
+    """Where two words in a row stand that stood before, as (first, end) in characters; what touches is one part."""
+    words, seen, found = list(re.finditer(r"\S+", text)), set[tuple[str, ...]](), list[tuple[int, int]]()
+    for at in range(len(words) - WORDS + 1):
+        stretch = tuple(word.group() for word in words[at : at + WORDS])
+        first, end = words[at].start(), words[at + WORDS - 1].end()
+        if stretch in seen:
+            found = [*found[:-1], (found[-1][0], end)] if found and first < found[-1][1] else [*found, (first, end)]
+        seen.add(stretch)
+    return found
 
 
 def repeated(text: str) -> float:

@@ -51,7 +51,7 @@ UNIT_FLOPS = 2e9  # most work between two yields, about 0.1 s
 
 EXACT = Figure(
     "largest difference from the model",
-    "of the largest number of its tensor",
+    "times the largest number",
     "theory",
     "the same formulas; float32 rounds at 6e-8, many times in a row",
     headline=True,
@@ -60,7 +60,7 @@ SURE = Figure(
     "probability of the likeliest next token",
     "%",
     "baseline",
-    "before the first layer, by the logit lens",
+    "if it stopped before the first layer (the logit lens)",
     headline=True,
 )
 SETTLED = Figure(
@@ -118,6 +118,7 @@ class Knocked:
     p: tuple[float, ...]  # of the candidates
     best: str  # the likeliest token now
     best_p: float
+    lens: tuple[tuple[str, float], ...]  # after each layer: the likeliest token then, and its probability
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,11 @@ def taken_out(model: Transformer, part: tuple[int, str]) -> frozenset[tuple[int,
 
 def knock_out(writer: Writer, row: Int[Tensor, "T"], whole: Pass, best: list[int], part: tuple[int, str]) -> Knocked:
     """The prediction without one part."""
-    p = forward_pass(writer.model, row, taken_out(writer.model, part), whole).p
-    now = int(p.argmax())
-    kept = tuple(float(p[i]) for i in best)
-    return Knocked(*part, divergence(whole.p, p), kept, writer.symbols[now], float(p[now]))
+    without = forward_pass(writer.model, row, taken_out(writer.model, part), whole)
+    p, guesses = without.p, [(int(p.argmax()), float(p.max())) for p in logit_lens(writer.model, without)]
+    kept, now = tuple(float(p[i]) for i in best), int(p.argmax())
+    lens = tuple((writer.symbols[i], round(most, 4)) for i, most in guesses)
+    return Knocked(*part, divergence(whole.p, p), kept, writer.symbols[now], float(p[now]), lens)
 
 
 def filmed(config: InsideConfig, knocked: list[Knocked]) -> tuple[int, int]:
@@ -243,8 +245,9 @@ def stages(model: Transformer, tokens: tuple[str, ...], whole: Pass, chosen: tup
     best = int(whole.p.argmax())
     yield Stage(
         "the next token",
-        "After the last layer the last row, normalized, meets a row of the output layer for each possible token; the"
-        f" softmax of these logits gives the probabilities. The largest is {float(whole.p[best]):.0%}.",
+        "After the last layer the last token's row is multiplied by a table with a column for each possible token. That"
+        " gives each of them a score, its logit, and the softmax turns the scores into probabilities. The largest is"
+        f" {float(whole.p[best]):.0%}.",
         "out",
     )
 
@@ -291,15 +294,17 @@ def of_a_layer(layer: Layer, number: int, heads: int) -> Iterator[Stage]:
     last = len(layer.came) - 1
     yield Stage(
         "the residual connection",
-        f"The {heads} heads, side by side, go through one matrix, and the result is added to the row. For"
-        f" the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large as the row.",
+        f"What the {heads} heads hand on, side by side, is multiplied by a table of weights, and the result is added to"
+        f" the row. For the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large as the"
+        " row.",
         "added",
     )
     awake = float((layer.hidden[last] > 0).float().mean())
     yield Stage(
         "inside the MLP",
-        f"Each row alone goes through a small network, the MLP, with {layer.hidden.shape[1]} numbers in the middle. For"
-        f" the last token {awake:.0%} of them are above 0, the others say nothing.",
+        f"Each row alone goes through a small network, the MLP: {layer.hidden.shape[1]} patterns that it may find in"
+        f" the row, and what to add for each. For the last token {awake:.0%} of them are above 0, the others add"
+        " nothing.",
         "hidden",
     )
     yield Stage(

@@ -101,8 +101,8 @@ def what_the_beam_found(run: Outcome) -> str:
     way = "more" if found.difference > 0 else "less"
     return (
         f"Beam search with {run.config.beams} texts found one that is {way} probable than greedy's (ln p"
-        f" {found.measured:.0f} against {found.expected:.0f}); {again.measured:.0f} % of its pairs of words stood"
-        " before."
+        f" {found.measured:.0f} against {found.expected:.0f}, and 0 would be certain); {again.measured:.0f} % of its"
+        " pairs of words stood before."
     )
 
 
@@ -283,6 +283,7 @@ STEPS = (
             f"It began at {run[FIRST_LOSS].measured:.2f} nats, which is ln 60, and reached"
             f" {run[LOSS].measured:.2f} on new text. To know only how often each character occurs gives"
             f" {run[TABLE.of(n='uni')].measured:.2f}, to know which follows which {run[TABLE.of(n='bi')].measured:.2f}."
+            + (" It is on its way to the pairs, and not there yet." if rung(run) == 1 else "")
         ),
     ),
     Look(
@@ -294,7 +295,7 @@ STEPS = (
         "train",
     ),
     Ask(
-        "Now it trains for 150 steps on the play, a few seconds. Which is true of it then?",
+        "Now it trains for 150 steps on the play, about ten seconds. Which is true of it then?",
         "train",
         {"steps": 150},
         RUNGS,
@@ -322,8 +323,8 @@ STEPS = (
         how_many_it_needs,
         lambda run: (
             f"{run[NEEDED].measured:.0f} of {run[NEEDED].expected:.0f} change the prediction by more than {NEEDS}"
-            " nats: the ones with a thick frame. Press Layer 2, then Head 2: there a token takes most from the two just"
-            " before it. Then press Knock out and Head 2 again, and see what becomes of the next token."
+            " nats: the ones in an orange frame. Press Layer 2, then Head 2: there the last token, r, takes"
+            " most from the t two places before it. Then press Knock out and Head 2 again, and see what becomes of n."
         ),
     ),
     Ask(
@@ -334,16 +335,17 @@ STEPS = (
         ("more varied than what people write", "about as varied", "it goes in circles"),
         lambda run: band(run[REPEATED.of(way=WAYS["greedy"])].difference, -5, 10),
         lambda run: (
-            f"Of the pairs of words that greedy writes, {run[REPEATED.of(way=WAYS['greedy'])].measured:.0f} % stood"
-            f" before, of what people wrote {run[REPEATED.of(way=WAYS['greedy'])].expected:.0f} %. Drawn by chance,"
-            f" with the tail cut off, it is {run[REPEATED.of(way=WAYS['yours'])].measured:.0f} %."
+            f"Of the pairs of words that greedy writes, {run[REPEATED.of(way=WAYS['greedy'])].measured:.0f} % had stood"
+            " in its text before: what it has just written makes the same words likely again, and nothing leads it"
+            f" away. Of what people wrote {run[REPEATED.of(way=WAYS['greedy'])].expected:.0f} %. Drawn by chance, with"
+            f" the tail cut off, it is {run[REPEATED.of(way=WAYS['yours'])].measured:.0f} %."
         ),
     ),
     Look(
         "So what has a model learned when its loss falls? First how often each character occurs, then which follow each"
         " other, then pieces of words. Nobody gave it a rule: each step changed the weights a little, so that the"
         " character which really came was less of a surprise. It knows nothing that its text did not show.",
-        "saw",
+        "diagram",
     ),
 )
 

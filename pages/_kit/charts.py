@@ -15,8 +15,8 @@ MOST_POINTS = 1000  # of a line in the last message of a run, which tells everyt
 
 
 def axis(title: str, unit: str, high: float | None = None) -> dict[str, Any]:
-    """An axis with its unit; `high` is how far it reaches before there is data."""
-    return {"title": f"{title} ({unit})", "high": high}
+    """An axis with its unit, if it has one; `high` is how far it reaches before there is data."""
+    return {"title": f"{title} ({unit})" if unit else title, "high": high}
 
 
 def series(id: str, label: str, colour: str, *, dots: bool = False, faint: bool = False) -> dict[str, Any]:
@@ -246,8 +246,9 @@ class Sketch:
     def marks(self, panel: str, places: Mapping[str, float]) -> None:
         self.updates.append((panel, {"marks": [{"label": label, "x": x} for label, x in places.items()]}))
 
-    def text(self, panel: str, words: str) -> None:
-        self.updates.append((panel, {"text": words}))
+    def text(self, panel: str, words: str, marks: Sequence[tuple[int, int]] = ()) -> None:
+        """marks: parts of the text to mark, as (first, end) in characters."""
+        self.updates.append((panel, {"text": words} | ({"marks": [list(mark) for mark in marks]} if marks else {})))
 
     def show(self, panel: str, data: Any) -> None:
         """Replace what a `view` shows that stands as a panel of its own: traces, a heat map, shapes."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from core.nanogpt.inside import InsideConfig, InsideStep
+from core.nanogpt.inside import NEEDS, InsideConfig, InsideStep
 from pages._kit.charts import Panel, Sketch, heat, numbers
 from pages._kit.player import player, view
 
@@ -16,7 +16,7 @@ def inside_panels(config: InsideConfig) -> list[Panel]:
             "map",
             "anatomy",
             "",
-            hint="Click to go closer, point at a cell to see where its number comes from; Ctrl and the wheel zoom.",
+            hint="Click to go closer; point at a cell to see where its number comes from.",
             legend=[("a", "below 0"), ("b", "above 0"), ("hot", "share, the darker the more")],
         ),
     ]
@@ -56,6 +56,7 @@ def told_later(step: InsideStep) -> dict[str, Any]:
             for layer, tensors in step.tensors.items()
         },
         "knocked": [asdict(one) for one in step.knocked],
+        "needs": NEEDS,
     }
 
 

@@ -15,7 +15,7 @@ from core.foundations.transformer import Shape
 from core.foundations.weights import gpt2_from_folder, to_bytes
 from core.nanogpt import DecodeConfig, decode
 from core.nanogpt.beams import beam_search
-from core.nanogpt.decoding import KEPT, REPEATED, SUM, SURPRISAL, UNSEEN, WAYS, repeated, surprisal_of
+from core.nanogpt.decoding import KEPT, REPEATED, SUM, SURPRISAL, UNSEEN, WAYS, repeated, repeats, surprisal_of
 from core.nanogpt.generating import Writer, shipped_writer
 from core.nanogpt.lesson import LESSON, what_the_beam_found, what_was_left, whether_it_goes_in_circles
 
@@ -96,6 +96,24 @@ def test_the_scores_of_a_beam_are_those_of_its_texts(lively):
 )
 def test_pairs_of_words_that_stood_before(text, share):
     assert repeated(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("text", "marked"),
+    [
+        ("a b c", []),
+        ("the sea the sea", ["the sea"]),
+        ("no no no no", ["no no no"]),
+        ("a b. c a b. d a b.", ["a b.", "a b."]),
+    ],
+)
+def test_what_is_marked_stood_before(text, marked):
+    assert [text[first:end] for first, end in repeats(text)] == marked
+
+
+@given(st.text("ab \n", max_size=60))
+def test_something_is_marked_where_something_is_repeated(text):
+    assert bool(repeats(text)) == (repeated(text) > 0)
 
 
 @given(st.text("ab \n", max_size=60))

@@ -218,7 +218,7 @@ def test_api_gives_the_terminals_json_and_the_same_sentences(url):
 
 
 def test_quick_clicks_end_with_the_picture_and_the_code_of_the_last_one(visit):
-    page = visit("?tab=nanogpt")
+    page = visit("?tab=nanogpt&run=train")
     page.locator("#nanogpt .viz-card[data-name=train][aria-checked=true]").wait_for()
     page.evaluate("""() => { for (const name of ["generate", "train", "fork", "generate", "fork"])
         document.querySelector(`#nanogpt .viz-card[data-name=${name}]`).click(); }""")

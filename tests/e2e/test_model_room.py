@@ -68,9 +68,9 @@ def test_a_click_goes_closer_and_a_cell_says_where_it_comes_from(visit):
     press(panel, "Head 2")
     still(page)
     note = panel.locator(".viz-anatomy-note")
-    canvas.hover(position={"x": box["width"] * 0.71, "y": box["height"] * 0.55})
+    canvas.hover(position={"x": box["width"] * 0.71, "y": box["height"] * 0.5})
     expect(note).to_contain_text(re.compile("of what “.” takes in|nobody sees the future"))
-    canvas.hover(position={"x": box["width"] * 0.5, "y": box["height"] * 0.55})
+    canvas.hover(position={"x": box["width"] * 0.5, "y": box["height"] * 0.5})
     expect(note).to_contain_text("agree: (")
 
 

@@ -57,14 +57,16 @@ def test_first_visit_shows_the_start_state(visit):
     choose(page, "train")
     expect(page.locator(".viz-strip:visible")).to_contain_text("loss before training")
     page = visit("?tab=nanogpt&run=train")
-    assert "know nothing 4.09" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "know nothing 4.09" in page.locator(".viz-scene:not([hidden]) .viz-view canvas").first.get_attribute(
+        "aria-label"
+    )
 
 
 def test_run_ends_with_figures_data_and_a_model(visit, tmp_path):
     page = visit("?tab=nanogpt&run=train&steps=40&n_layer=2")
     press(page, "Run")
     expect(status(page)).to_contain_text("done: validation loss", timeout=60_000)
-    strip = page.locator(".viz-strip")
+    strip = page.locator(".viz-scene:not([hidden]) .viz-strip")
     for name in ("loss before training", "parameters", "validation loss of a trigram table", "training speed"):
         expect(strip).to_contain_text(name)
     expect(strip).to_contain_text("torch")  # the machine stands beside what was measured on it
@@ -86,14 +88,16 @@ def test_stop_keeps_what_was_computed_and_frees_the_seat(visit):
     press(page, "Stop")
     expect(status(page)).to_contain_text("what was computed stays")
     assert wait_until(idle, 5)
-    assert "training" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "training" in page.locator(".viz-scene:not([hidden]) .viz-view canvas").first.get_attribute("aria-label")
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
 
 def test_step_pauses_after_each_unit_and_reset_is_the_same_start(visit):
     page = visit("?tab=nanogpt&run=train&n_layer=1&seed=5")
-    expect(page.locator(".viz-strip")).to_contain_text("56,832")  # parameters of one layer: the link's start is drawn
-    sample = page.locator(".viz-view pre").first
+    expect(page.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text(
+        "56,832"
+    )  # parameters of one layer: the link's start is drawn
+    sample = page.locator(".viz-scene:not([hidden]) .viz-view pre").first
     untrained = sample.text_content()
     for expected in ("step 1:", "step 2:", "step 3:"):
         press(page, "Step")
@@ -122,7 +126,7 @@ def test_two_students_do_not_meet(visit):
         press(page, "Run")
     for page in (one, two):
         expect(status(page)).to_contain_text("done", timeout=60_000)
-    samples = [page.locator(".viz-view pre").first.text_content() for page in (one, two)]
+    samples = [page.locator(".viz-scene:not([hidden]) .viz-view pre").first.text_content() for page in (one, two)]
     assert samples[0] != samples[1]
     assert one.locator("#nanogpt-train-seed-in").input_value() == "1"
 
@@ -149,23 +153,26 @@ def test_rewind_by_keyboard_and_slider(visit):
     page = visit("?tab=nanogpt&run=train&n_layer=1&steps=60")
     press(page, "Run")
     expect(status(page)).to_contain_text("done", timeout=60_000)
-    sample, slider = page.locator(".viz-view pre").first, page.get_by_role("slider", name="training step")
+    sample, slider = (
+        page.locator(".viz-scene:not([hidden]) .viz-view pre").first,
+        page.get_by_role("slider", name="training step"),
+    )
     last = sample.text_content()
-    expect(page.locator(".viz-caption")).to_have_text("step 60")
+    expect(page.locator(".viz-scene:not([hidden]) .viz-caption")).to_have_text("step 60")
     slider.focus()
     page.keyboard.press("Home")
-    expect(page.locator(".viz-caption")).to_have_text("step 0")
+    expect(page.locator(".viz-scene:not([hidden]) .viz-caption")).to_have_text("step 0")
     assert sample.text_content() != last
     page.keyboard.press("ArrowRight")
-    expect(page.locator(".viz-caption")).not_to_have_text("step 0")
+    expect(page.locator(".viz-scene:not([hidden]) .viz-caption")).not_to_have_text("step 0")
     page.get_by_role("button", name="Play").click()
-    expect(page.locator(".viz-caption")).to_have_text("step 60", timeout=20_000)
+    expect(page.locator(".viz-scene:not([hidden]) .viz-caption")).to_have_text("step 60", timeout=20_000)
     assert sample.text_content() == last
 
 
 def test_picture_survives_a_hidden_tab_and_a_resize(visit):
     page = visit()
-    canvas = page.locator(".viz-view canvas").first
+    canvas = page.locator(".viz-scene:not([hidden]) .viz-view canvas").first
     page.evaluate("document.querySelector('.viz-page').style.display = 'none'")
     page.set_viewport_size({"width": 900, "height": 800})
     page.evaluate("document.querySelector('.viz-page').style.display = ''")
@@ -213,7 +220,7 @@ def test_bad_input_gets_one_sentence_and_keeps_everything(visit):
         for name, value in values.items():
             assert page.locator(f"#nanogpt-train-{name}-in").input_value() == str(value)
         assert not re.search(r"Traceback|/home|site-packages|\.py", status(page).inner_text())
-    assert page.locator(".viz-scene canvas").count() > 0
+    assert page.locator(".viz-scene:not([hidden]) canvas").count() > 0
 
 
 @pytest.mark.parametrize(
@@ -238,7 +245,7 @@ def test_learning_rate_ten_stops_and_keeps_the_curve(visit):
     page = visit("?tab=nanogpt&run=train&learning_rate=10")
     press(page, "Run")
     expect(status(page)).to_contain_text("a smaller learning rate", timeout=60_000)
-    assert "training" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "training" in page.locator(".viz-scene:not([hidden]) .viz-view canvas").first.get_attribute("aria-label")
     assert wait_until(idle)
 
 
@@ -330,7 +337,7 @@ def test_fork_is_equal_until_it_parts(visit):
     page = visit("?tab=nanogpt&run=fork&n_layer=1&steps=20&fork_at=10")
     press(page, "Run")
     expect(status(page)).to_contain_text("done", timeout=60_000)
-    row = page.locator(".viz-strip tr", has_text="largest loss difference before the fork")
+    row = page.locator(".viz-scene:not([hidden]) .viz-strip tr", has_text="largest loss difference before the fork")
     expect(row.locator("td").nth(0)).to_have_text("0")
 
 

@@ -104,7 +104,8 @@ def test_a_reload_keeps_the_card_that_was_chosen_though_a_link_names_the_tab(vis
 
 def test_a_slider_reaches_its_ends(visit):
     page = visit("?tab=nanogpt&run=generate")
-    slider = page.get_by_label("Top-p, slider")
+    page.locator('.viz-fields[data-experiment="generate"] summary').click()
+    slider = page.locator('.viz-fields[data-experiment="generate"]').get_by_label("Top-p, slider")
     assert slider.input_value() == "1"
     slider.focus()
     page.keyboard.press("Home")
@@ -176,7 +177,7 @@ def test_a_reload_keeps_form_text_and_picture_and_says_that_the_run_ended(visit)
     expect(page.locator("#nanogpt-train-own_text-in")).to_have_value(text)
     expect(page.locator("#nanogpt-train-steps-in")).to_have_value("100000")
     expect(page.locator(".viz-status")).to_contain_text("so your run ended")
-    assert "training:" in page.locator(".viz-view canvas").first.get_attribute("aria-label")
+    assert "training:" in page.locator(".viz-scene:not([hidden]) .viz-view canvas").first.get_attribute("aria-label")
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled()
 
 
@@ -291,7 +292,7 @@ def test_no_tab_hides_behind_dots(visit, width):
 
 
 def test_on_a_phone_run_and_picture_come_first_and_the_settings_open(visit):
-    page = visit("?tab=nanogpt", width=390, height=844)
+    page = visit("?tab=nanogpt&run=train", width=390, height=844)
     settings = page.get_by_role("button", name="Settings", exact=True).first
     expect(page.locator("#nanogpt-train-steps-in")).not_to_be_visible()
     settings.click()
@@ -317,7 +318,7 @@ def test_the_start_page_shows_all_topics_and_what_was_done(visit):
     expect(page.locator(".viz-saw:visible")).to_have_count(1, timeout=60_000)
     page.locator("#start-button").click()
     expect(page.locator(".viz-topic")).to_have_count(17)
-    expect(page.locator(".viz-topic", has_text="nanoGPT")).to_contain_text("✓ 1 of 5")
+    expect(page.locator(".viz-topic", has_text="nanoGPT")).to_contain_text(f"✓ 1 of {len(LESSON.experiments)}")
     expect(page.locator(".viz-written pre")).not_to_be_empty(timeout=60_000)
     page.locator(".viz-topic", has_text="KV caching").click()
     expect(page.locator("#kv_cache h1")).to_be_visible()

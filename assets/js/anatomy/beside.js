@@ -4,7 +4,7 @@ import { button, make, short, visible } from "../dom.js";
 
 /** @typedef {import("./paint.js").Part} Part */
 
-const BARS = 6; // next tokens
+const BARS = 4; // next tokens
 
 /** @param {Part} part */
 export const nameOf = ({ layer, part }) => {
@@ -86,11 +86,11 @@ const wordsOn = (model, gone) => {
   if (gone)
     return (
       `Without ${nameOf(gone)} the likeliest is “${visible(gone.best)}” with` +
-      ` ${Math.round(100 * gone.best_p)} %. The prediction changes by ${short(+gone.nats.toPrecision(3))} nats (KL divergence).`
+      ` ${Math.round(100 * gone.best_p)} %. The prediction changes by ${short(+gone.nats.toPrecision(3))} nats (KL divergence; to halve what was certain is 0.69).`
     );
   if (!model.told.knocked) return "";
   return (
-    "Nothing is knocked out. The thicker the orange frame of a head or an MLP, the more the prediction changes without" +
-    " it. “So far” is what the model would write if it stopped after that layer."
+    `Nothing is knocked out. In an orange frame: heads and MLPs without which the prediction changes by more than ${model.told.needs}` +
+    " nats, the thicker the more. “So far”: what the model would write if it stopped after that layer."
   );
 };

@@ -77,11 +77,13 @@ export const far = (on, box, r) => {
       on.block(t, "cold");
       on.write("MLP", t.x + t.w / 2, t.y + t.h / 2, { align: "center", size: Math.min(on.tiles.size, t.w / 3) });
     } else ctx.drawImage(on.tiles.thumb(box.layer, +thumb.part), t.x, t.y, t.w, t.h);
-    const matters = Math.sqrt((model.without(box.layer, thumb.part)?.nats ?? 0) / model.most);
-    on.outline(t, matters > 0.1 ? "b" : "grid", 1 + 5 * matters);
+    const nats = model.without(box.layer, thumb.part)?.nats ?? 0;
+    const needed = nats > model.told.needs; // before the tensors have come there is none
+    on.outline(t, needed ? "b" : "grid", needed ? 1 + 5 * Math.sqrt(nats / model.most) : 1);
     if (on.gone(box.layer, thumb.part)) on.cross(t);
   }
-  const [token, p] = model.told.lens[box.layer + 1];
+  const k = on.state.knocked;
+  const [token, p] = ((k && model.without(k.layer, k.part)) ?? model.told).lens[box.layer + 1];
   const words = `${visible(token)}  ${Math.round(100 * p)} %`;
   const y = r.y + r.h - Math.max(11, 55 * on.view.scale);
   on.write(r.w > 140 ? `so far: ${words}` : words, r.x + r.w / 2, y, { align: "center", most: r.w - 6 });

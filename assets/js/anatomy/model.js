@@ -190,7 +190,9 @@ export const origin = (model, { layer, head, name }, r, c) => {
       return {
         says:
           `Number ${c + 1} of what ${token(r)} ${kind[name]}: ${round(one[name].at(r, c))}. Its whole row, normalized, times a column of ${width} weights` +
-          (gpt2 || name === "v" ? "." : "; then turned by its position."),
+          (gpt2 || name === "v"
+            ? "."
+            : "; then turned by an angle that grows with its position, so that q · k sees how far apart two tokens are."),
         from: [{ name: "came", row: r }],
       };
     case "scores":

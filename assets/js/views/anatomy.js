@@ -11,7 +11,7 @@ import { onTheme } from "../theme.js";
 
 const NARROW = 620; // pixels
 const NEAR = 260; // pixels of a layer whose matrices can be pointed at
-const KNOCK = "Press a layer, a head or an MLP: what it adds becomes 0. Press it again and it is back.";
+const KNOCK = "Press a layer, a head or an MLP: what it adds becomes 0. One at a time; press it again and it is back.";
 
 /** What is open at a stop of the film. @param {any} stop @returns {Part | null} */
 const openAt = ({ place, layer, head }) => {
@@ -44,15 +44,16 @@ export const mount = (place, spec) => {
   const bar = place.appendChild(make("div", "viz-anatomy-bar"));
   const modes = bar.appendChild(make("span", "viz-anatomy-ways"));
   const ways = bar.appendChild(make("span", "viz-anatomy-ways"));
-  const stage = place.appendChild(make("div", "viz-anatomy-map"));
-  const note = place.appendChild(make("p", "viz-note viz-anatomy-note", spec.hint));
-  note.setAttribute("aria-live", "polite");
   const side = place.appendChild(make("div", "viz-anatomy-side"));
+  const stage = place.appendChild(make("div", "viz-anatomy-map"));
+  const hint = `${spec.hint} ${matchMedia("(pointer: coarse)").matches ? "Two fingers" : "Ctrl and the wheel"} zoom.`;
+  const note = place.appendChild(make("p", "viz-note viz-anatomy-note", hint));
+  note.setAttribute("aria-live", "polite");
 
   const { canvas, redraw } = surface(
     stage,
     bin,
-    (w) => (world ? Math.max(320, Math.min(560, (w * world.h) / world.w)) : 320),
+    (w) => (world ? Math.max(320, Math.min(470, (w * world.h) / world.w)) : 320),
     (ctx, w, h) => {
       if (w < NARROW !== narrow) {
         narrow = w < NARROW;
@@ -100,7 +101,7 @@ export const mount = (place, spec) => {
     const pressed = kinds.map(([value, words]) => {
       const one = button("viz-button", words, () => {
         mode = value;
-        note.textContent = value === "look" ? spec.hint : KNOCK;
+        note.textContent = value === "look" ? hint : KNOCK;
         drawButtons();
         /** @type {any} */ (modes.children[kinds.findIndex(([v]) => v === value)]).focus();
       });
@@ -111,9 +112,9 @@ export const mount = (place, spec) => {
     drawWays(ways, model, { ...state, mode, narrow }, press);
   };
   const press = (/** @type {Part | null} */ part) => {
-    const opens = mode === "look" || !part || (part.part === "" && state.focus?.layer !== part.layer);
-    if (opens) open(part);
-    else knock({ layer: part.layer, part: part.part || "all" });
+    if (mode === "look" || !part) return open(part);
+    if (state.focus?.layer !== part.layer) open(part); // so that its heads can be pressed, too
+    knock({ layer: part.layer, part: part.part || "all" });
   };
   const open = (/** @type {Part | null} */ part) => {
     free = true;
@@ -135,7 +136,7 @@ export const mount = (place, spec) => {
     const told = cell && origin(model, cell.matrix, cell.row, cell.column);
     state.cell = cell;
     state.from = told ? told.from : [];
-    note.textContent = told ? told.says : mode === "look" ? spec.hint : KNOCK;
+    note.textContent = told ? told.says : mode === "look" ? hint : KNOCK;
     redraw();
   };
   /** What lies under the pointer. @param {MouseEvent} event */

@@ -121,6 +121,7 @@ export const mount = (place, spec) => {
   let size = [0, 0];
   let busy = false;
   let gone = false;
+  let reach = 0; // of the bars of all frames, where the axis stands still (`steady`)
 
   const layoutOf = (/** @type {number} */ width, /** @type {any[]} */ data) => {
     const ink = color("text");
@@ -151,7 +152,7 @@ export const mount = (place, spec) => {
       font: letters,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      xaxis: axis(spec.layout.xaxis),
+      xaxis: axis(reach ? { ...spec.layout.xaxis, range: [0, 1.05 * reach] } : spec.layout.xaxis),
       yaxis: axis(spec.layout.yaxis),
     };
   };
@@ -191,6 +192,10 @@ export const mount = (place, spec) => {
   });
 
   return {
+    grown: (frames) => {
+      if (spec.steady) for (const frame of frames) for (const t of frame[spec.id]) reach = Math.max(reach, ...t.x);
+    },
+    clear: () => (reach = 0),
     show: (frames, i) => {
       const data = frames.length ? frames[i][spec.id] : null;
       if (!data || data === shown) return;

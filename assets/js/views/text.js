@@ -1,7 +1,8 @@
 import { make } from "../dom.js";
 
 /**
- * A text. As a panel of its own a run replaces it; in a player each frame has one.
+ * A text. As a panel of its own a run replaces it: {text, marks}, marks being parts of it as [first, end]; in a player
+ * each frame has one.
  * @type {import("../types.js").Mount}
  */
 export const mount = (place, spec) => {
@@ -10,7 +11,16 @@ export const mount = (place, spec) => {
   const height = matchMedia("(max-width: 700px)").matches ? spec.narrow || spec.height : spec.height;
   if (height) pre.style.height = height + "px";
   return {
-    update: (data) => (pre.textContent = data.text),
+    update: ({ text, marks = [] }) => {
+      const letters = [...text]; // as Python counts them
+      let at = 0;
+      pre.textContent = "";
+      for (const [first, end] of marks) {
+        pre.append(letters.slice(at, first).join(""), make("mark", "", letters.slice(first, end).join("")));
+        at = end;
+      }
+      pre.append(letters.slice(at).join(""));
+    },
     show: (frames, i) => (pre.textContent = frames.length ? frames[i][spec.id] : ""),
     destroy: () => {},
   };
