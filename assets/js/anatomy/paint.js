@@ -208,13 +208,13 @@ export class Painter {
     this.ctx.drawImage(this.tiles.of(m), r.x, r.y, r.w, r.h);
     this.outline(r, "grid", 1);
     const size = Math.max(9.5, Math.min(17, 15 * this.view.scale));
-    const lines = m.name === "q" ? 2 : 1; // its head's name stands above its own
-    const room = this.view.scale * 50;
-    if (room > lines * size * 1.2) {
-      this.write(r.w > 92 ? m.title : m.short, r.x, r.y - size * 0.7, { size });
-      if (m.name === "q") this.write(`head ${m.head + 1}`, r.x, r.y - size * 1.9, { size, bold: true });
-    } else if (m.name === "q" && room > size)
-      this.write(`head ${m.head + 1}`, r.x, r.y - size * 0.7, { size, bold: true });
+    const room = this.view.scale * 50; // above a matrix
+    if (room > size * 1.2) this.write(r.w > 92 ? m.title : m.short, r.x, r.y - size * 0.7, { size });
+    if (m.name === "q") {
+      const words = `head ${m.head + 1}`;
+      if (room > size * 2.4) this.write(words, r.x, r.y - size * 1.9, { size, bold: true });
+      else if (room > size) this.write(words, r.x - 4, r.y + size * 0.6, { size, bold: true, align: "right" });
+    }
     const [wide, high] = [r.w / columns, r.h / rows];
     if (high > 8.5 && (m.square || m.name === "q" || m.head < 0)) this.names(r, high, m.square ? wide : 0);
     if (wide > NUMBERS && high > 12) this.numbers(m, r, wide, high);
