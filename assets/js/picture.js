@@ -133,7 +133,10 @@ export const picture = (element, props, watch, trigger) => {
     for (const [key, scene] of scenes) scene.node.hidden = key !== name;
   };
   const open = (/** @type {{scene: string, panels: any[], preview: boolean}} */ message) => {
-    if (message.preview && scenes.get(message.scene)?.ran) return show(message.scene); // what a run has drawn stays
+    // a preview that comes late, after another card was chosen, is kept and not shown
+    const chosen = message.preview ? forms.get(topic)?.read().experiment : "";
+    const first = () => show(chosen && scenes.has(chosen) ? chosen : message.scene);
+    if (message.preview && scenes.get(message.scene)?.ran) return first(); // what a run has drawn stays
     const old = scenes.get(message.scene);
     const scene = new Scene(message.panels, !message.preview);
     if (old) {
@@ -141,7 +144,7 @@ export const picture = (element, props, watch, trigger) => {
       old.destroy();
     } else root.appendChild(scene.node);
     scenes.set(message.scene, scene);
-    show(message.scene);
+    first();
   };
   const keep = (/** @type {Scene} */ scene, /** @type {any} */ message) => {
     if (message.open) scene.messages = [];

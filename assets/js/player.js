@@ -86,6 +86,7 @@ export const mount = (place, spec) => {
     option.selected = s === 1;
   }
   pace.onchange = () => (speed = +pace.value);
+  bin.on(root, "viz-hold", pause); // a view is moved by hand
   bin.on(root, "keydown", (event) => {
     if (event.target === pace || event.ctrlKey || event.metaKey || event.altKey) return;
     const acts = /** @type {Record<string, () => void>} */ ({

@@ -145,7 +145,10 @@ def decoded(file: bytes) -> str:
     )  # every other byte of Latin text in UTF-16 is 0
     try:
         if not utf32 and not unmarked:
-            return file.decode("utf-16" if utf16 else "utf-8-sig")
+            text = file.decode("utf-16" if utf16 else "utf-8-sig")
+            unmarked = 10 * sum(symbol < " " and symbol not in "\t\n\v\f\r" for symbol in text) > len(text)
+            if not unmarked:  # Cyrillic in UTF-16 is full of control characters, Chinese is no UTF-8
+                return text
     except UnicodeDecodeError:
         pass
     it_is = "looks like UTF-16 without its mark" if unmarked else "is not"

@@ -121,6 +121,10 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
             if limit < 1e5:
                 raise ValueError(f"{field.name} must be at most {limit:g} characters, got {len(value)}")
             raise ValueError(f"{field.name} must be at most {limit / 1e6:g} MB, got {len(value) / 1e6:.3g} MB")
+    if wanted is str and any("\ud800" <= symbol <= "\udfff" for symbol in value):
+        raise ValueError(
+            f"{field.name} holds half of a character (a lone surrogate), which no page can show: type it again"
+        )
     return value
 
 

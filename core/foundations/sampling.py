@@ -138,4 +138,11 @@ def fresh(model: Transformer) -> Cache:
 
 @torch.inference_mode()
 def next_logits(model: Transformer, tokens: Tensor, cache: Cache, maps: list[Tensor] | None) -> Float[Tensor, "V"]:
-    return model(tokens, cache, maps)[0, -1].float()
+    return finite(model(tokens, cache, maps)[0, -1].float())
+
+
+def finite(logits: Logits) -> Logits:
+    """The logits, if they are numbers; a ValueError of one sentence if the model's weights have made them none."""
+    if not torch.isfinite(logits).all():
+        raise ValueError("The model's numbers overflow, so it cannot write: its weights are damaged, or far too large")
+    return logits

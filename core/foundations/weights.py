@@ -22,6 +22,7 @@ from core.foundations.transformer import Shape, Transformer
 SHIPPED = Path(__file__).parents[2] / "assets" / "weights"
 MODEL_FILE_BYTES = 32_000_000  # largest file a user may upload
 MOST_PARAMETERS = 16_000_000  # largest uploaded model
+LARGEST = 1e6  # a weight beyond it makes nothing but overflows
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def from_bytes(data: bytes) -> ModelFile:
     check_shape(shape, symbols)
     if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
         raise ValueError("The model file holds numbers that are not finite, so it cannot write")
+    if any(tensor.numel() and tensor.float().abs().max() > LARGEST for tensor in weights.values()):
+        raise ValueError(f"The model file holds numbers beyond {LARGEST:,.0f}, with which nothing can be computed")
     return ModelFile(shape, symbols, corpus, weights)
 
 

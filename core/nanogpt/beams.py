@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from core.foundations.sampling import finite
 from core.foundations.transformer import Cache, Transformer
 
 
@@ -36,16 +37,25 @@ def beam_search(model: Transformer, prompt: list[int], length: int, beams: int) 
     context, device = model.shape.context, model.embed.weight.device
     begun = torch.tensor([prompt[-context:]], device=device)  # (1, P)
     texts, scores = begun, torch.zeros(1, device=device)  # at first there is one text, the prompt
-    cache, new = Cache(model.shape, 1, context, model.embed.weight), begun
+    room = min(context, begun.shape[1] + length)
+    cache, new = Cache(model.shape, 1, room, model.embed.weight), begun
     for _ in range(length):
         if cache.length + new.shape[1] > context:  # full: read the latest half again, as `sampling.write` does
-            cache = Cache(model.shape, len(texts), context, model.embed.weight)
+            cache = Cache(model.shape, len(texts), room, model.embed.weight)
             new = texts[:, -max(1, context // 2) :]
-        logits = model(new, cache)[:, -1].float()
+        logits = finite(model(new, cache)[:, -1].float())
         sums = scores[:, None] + torch.log_softmax(logits, -1)  # (B, 1) + (B, V): every way for every text to go on
         scores, best = sums.flatten().topk(min(beams, sums.numel()))
         came_from, token = best // sums.shape[1], best % sums.shape[1]
         texts = torch.cat((texts[came_from], token[:, None]), 1)
-        cache.buffer = cache.buffer[:, :, came_from]  # each text takes the keys and values of the one it came from
+        follow(cache, came_from, room, model)
         new = token[:, None]
         yield Beam(texts[:, begun.shape[1] :], scores)
+
+
+def follow(cache: Cache, came_from: Int[Tensor, "B"], room: int, model: Transformer) -> None:
+    """Each text takes the keys and values of the one it came from; what is still empty is not copied."""
+    seen = cache.buffer[:, :, came_from, :, : cache.length]  # (L, 2, B, H, S, D)
+    if seen.shape[2] != cache.buffer.shape[2]:  # at first there are fewer texts
+        cache.buffer = Cache(model.shape, seen.shape[2], room, model.embed.weight).buffer
+    cache.buffer[:, :, :, :, : cache.length] = seen

@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, counted, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.sampling import Choice, draw, fresh, next_logits, stages, write
 from core.foundations.turns import with_pauses
@@ -38,7 +38,8 @@ from core.nanogpt.beams import beam_search
 from core.nanogpt.generating import CANDIDATES, MODELS, Writer, load_writer
 from core.nanogpt.inside import quoted
 
-AT_ONCE = 8  # tokens that one unit of work writes
+SHOWN = 8  # tokens between two looks at a text that is being written
+MOST_KEPT = 64_000_000  # numbers in the keys and values of all beams: 256 MB
 WORDS = 2  # words in a row that count as a repetition
 
 WAYS = {
@@ -156,14 +157,14 @@ def what_it_did(name: str, config: DecodeConfig, was: Float[Tensor, "V"], now: F
         )
     rule = {
         "top-k": f"Top-k keeps the {config.top_k} likeliest",
-        "top-p": f"Top-p keeps the fewest likeliest that together have {config.top_p:.0%}",
+        "top-p": f"Top-p keeps the fewest likeliest that together have {100 * config.top_p:g} %",
         "min-p": f"Min-p keeps what has at least {config.min_p:g} of the likeliest's probability",
     }[name]
     if not gone:
-        return f"{rule}. All {left} that were left stay."
+        return f"{rule}. Here that takes nothing away: {counted(left, 'token')} stay."
     return (
-        f"{rule}. That takes {gone} tokens away, which had {lost:.1%} together; the {left} that are left grow to 100 %"
-        " again."
+        f"{rule}. That takes {counted(gone, 'token')} away, with {lost:.1%} in all; what is left"
+        f" ({counted(left, 'token')}) grows to 100 % again."
     )
 
 
@@ -261,6 +262,7 @@ def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
     prompt = writer.ids(config.prompt)
     if not prompt:
         raise ValueError("prompt must have at least one character that the model knows")
+    refuse_too_many_beams(config, writer, len(prompt))
     note = " ".join(sentence for sentence in (note, writer.unknown(config.prompt)) if sentence)
     yield DecodeStep(doing=note or "reading the prompt", part="text")
     # the place after the prompt: what each rule does to it
@@ -282,9 +284,11 @@ def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
     lines, sums = [], dict[str, float]()
     for way, name in WAYS.items():
         for count, tokens in enumerate(written(config, way, writer, prompt), 1):
-            if count % AT_ONCE == 0 or count == config.length:
-                text = "".join(writer.symbols[i] for i in tokens)
-                yield DecodeStep(way=way, text=text, doing=f"{name}: {count} of {config.length} tokens", part="predict")
+            if count % SHOWN and count < config.length:
+                yield DecodeStep()  # a place to take turns
+                continue
+            text = "".join(writer.symbols[i] for i in tokens)
+            yield DecodeStep(way=way, text=text, doing=f"{name}: {count} of {config.length} tokens", part="predict")
         lines.append(Measured(name, surprisal_of(writer, prompt, tokens), repeated(text)))
         sums[way] = -lines[-1].surprisal * len(tokens)
         yield DecodeStep(measured=tuple(lines), doing=f"{name}: measured")
@@ -293,6 +297,15 @@ def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
     figures = figures_of(lines, people, sums, before, p)
     told = tuple(lines) if people is None else (*lines, people)
     yield DecodeStep(measured=told, figures=figures, doing=note or "five texts from one prompt")
+
+
+def refuse_too_many_beams(config: DecodeConfig, writer: Writer, prompt: int) -> None:
+    """One sentence where the keys and values of all beams would not fit into the memory that a run may have."""
+    shape = writer.model.shape
+    one = 2 * shape.n_layer * shape.width * min(shape.context, prompt + config.length)
+    if config.beams * one > MOST_KEPT:
+        most = max(1, MOST_KEPT // one)
+        raise ValueError(f"beams must be at most {most} with a model and texts of this size, got {config.beams} texts")
 
 
 def figures_of(

@@ -21,7 +21,7 @@ from core.foundations.transformer import Transformer
 from core.foundations.turns import with_pauses, without_pauses
 from core.nanogpt.trainer import TextConfig, Trainer, schedule, shape_of
 from core.nanogpt.training import FIRST_LOSS
-from core.nanogpt.training_file import Done, bytes_needed, restored, saved
+from core.nanogpt.training_file import Done, bytes_needed, fits, restored, saved
 
 CHANGES = {
     "no_residual": "cut the residual connections",
@@ -49,7 +49,12 @@ LOSS_B = Figure(
 SAME_END = Figure(
     "weights that differ at the end", "weights", "theory", "B went through a file: the same bits as A", headline=True
 )
-FILE_SIZE = Figure("size of the training file", "bytes", "theory", "4 bytes for each weight and each number kept of it")
+FILE_SIZE = Figure(
+    "size of the training file",
+    "bytes",
+    "baseline",
+    "4 bytes for each weight and each number that an optimizer keeps of it, without the header",
+)
 LAST_LOSS_B = Figure(
     "last training loss of B", "nats per character", "baseline", "A on the same batch; both before that step's update"
 )
@@ -142,8 +147,7 @@ def part_ways(trainer: Trainer, config: ForkConfig, done: Done) -> tuple[Trainer
     """
     if config.change == "file":
         file = saved(trainer, done)
-        if file is None:
-            raise ValueError("the file of this run would be larger than 32 MB: set fewer layers or a smaller width")
+        assert file is not None  # `fork` has looked
         new = Trainer(trainer.corpus, trainer.model.shape, config, config.learning_rate)
         restored(new, file)
         return new, len(file)
@@ -179,6 +183,8 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
     # two trainers that are equal to the last bit
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     a, b = (Trainer(corpus, shape_of(config, corpus), config, config.learning_rate) for _ in range(2))
+    if config.change == "file" and not fits(b):
+        raise ValueError("The file of this run would be larger than 32 MB: set fewer layers or a smaller width")
     baselines = ngram_baselines(corpus)
     before = without_pauses(a.validate(4096))
     first = FIRST_LOSS(before, baselines["ln V"])

@@ -36,9 +36,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.foundations.experiment import Config, Step, experiment, setting
+from core.foundations.experiment import Config, Step, counted, experiment, setting
 from core.foundations.figures import Figure
-from core.foundations.transformer import Transformer
+from core.foundations.sampling import finite
+from core.foundations.transformer import Shape, Transformer
 from core.foundations.turns import with_pauses
 from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.forward_pass import Layer, Pass, divergence, forward_pass, largest_difference, logit_lens
@@ -217,7 +218,7 @@ def at_first(tokens: tuple[str, ...], whole: Pass) -> Stage:
     """The model from far."""
     return Stage(
         "the whole model",
-        f"{len(tokens)} tokens go in, and a probability for each of {len(whole.p):,} possible next ones comes out. Each"
+        f"{counted(len(tokens), 'token')} in, and a probability for each of {len(whole.p):,} possible next ones out. Each"
         " square is a head: the darker a cell, the more its row's token takes from its column's.",
         "whole",
     )
@@ -228,20 +229,23 @@ def stages(model: Transformer, tokens: tuple[str, ...], whole: Pass, chosen: tup
     yield at_first(tokens, whole)
     number, last = chosen[0] + 1, len(tokens) - 1
     layer = whole.layers[chosen[0]]
+    places = model.place is not None
+    equal = "To it the row of its position is added." if places else "Equal tokens have equal rows."
     yield Stage(
         "from tokens to rows of numbers",
-        f"Each of the {len(tokens)} tokens becomes a row of {whole.embedded.shape[1]} numbers, its embedding. Equal"
-        " tokens have equal rows, wherever they stand.",
+        f"Each token becomes a row of {whole.embedded.shape[1]} numbers, its embedding. {equal}",
         "in",
     )
+    times = f"{ratio(layer.came[last], whole.embedded[last]):.1f} times as large as its embedding"
     yield Stage(
         f"what reaches layer {number}",
-        f"The layers before have added to each row. The last token's row is now"
-        f" {ratio(layer.came[last], whole.embedded[last]):.1f} times as large as its embedding.",
+        f"The layers before have worked on each row. The last token's row is now {times}."
+        if chosen[0]
+        else "No layer has worked on the rows yet: they are as they came in.",
         "came",
     )
     yield from of_a_head(layer, chosen[1], tokens)
-    yield from of_a_layer(layer, number, model.shape.n_head)
+    yield from of_a_layer(layer, number, model.shape)
     best = int(whole.p.argmax())
     yield Stage(
         "the next token",
@@ -289,28 +293,31 @@ def of_a_head(layer: Layer, head: int, tokens: tuple[str, ...]) -> Iterator[Stag
     )
 
 
-def of_a_layer(layer: Layer, number: int, heads: int) -> Iterator[Stage]:
+def of_a_layer(layer: Layer, number: int, shape: Shape) -> Iterator[Stage]:
     """What the heads add together, and then the MLP."""
     last = len(layer.came) - 1
+    does = "is added to the row" if shape.residual else "takes the place of the row"
     yield Stage(
-        "the residual connection",
-        f"What the {heads} heads hand on, side by side, is multiplied by a table of weights, and the result is added to"
-        f" the row. For the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large as the"
-        " row.",
+        "the residual connection" if shape.residual else "no residual connection",
+        f"What the {counted(shape.n_head, 'head')} hand on, side by side, is multiplied by a table of weights, and the"
+        f" result {does}. For the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large"
+        " as the row was.",
         "added",
     )
     awake = float((layer.hidden[last] > 0).float().mean())
+    others = "nothing" if shape.dialect == "modern" else "little"
     yield Stage(
         "inside the MLP",
         f"Each row alone goes through a small network, the MLP: {layer.hidden.shape[1]} patterns that it may find in"
         f" the row, and what to add for each. For the last token {awake:.0%} of them are above 0, the others add"
-        " nothing.",
+        f" {others}.",
         "hidden",
     )
+    then = "The next layer does the same with other weights." if number < shape.n_layer else "This was the last layer."
     yield Stage(
         f"what leaves layer {number}",
-        f"What the MLP made is added, too: {ratio(layer.thought[last], layer.middle[last]):.2f} times as large as the"
-        " last row. The next layer does the same with other weights.",
+        f"What the MLP made {does}, too: it is {ratio(layer.thought[last], layer.middle[last]):.2f} times as large as"
+        f" the last token's row was. {then}",
         "left",
     )
 
@@ -337,6 +344,7 @@ def inside(config: InsideConfig) -> Iterator[InsideStep]:
     tokens, row = tuple(writer.symbols[i] for i in ids), torch.tensor(ids, device=model.embed.weight.device)
     # the pass, and what it would write if it stopped earlier
     whole = forward_pass(model, row)
+    finite(whole.logits)
     best = whole.p.topk(min(CANDIDATES, len(whole.p))).indices.tolist()
     lens = logit_lens(model, whole)
     final, guesses = int(whole.p.argmax()), [int(p.argmax()) for p in lens]

@@ -98,6 +98,8 @@ def whether_it_goes_in_circles(run: Outcome) -> str:
 
 def what_the_beam_found(run: Outcome) -> str:
     found, again = run[SUM], run[REPEATED.of(way=WAYS["beam"])]
+    if abs(found.difference) < 0.01:
+        return "Beam search found nothing more probable than greedy's own text."
     way = "more" if found.difference > 0 else "less"
     return (
         f"Beam search with {run.config.beams} texts found one that is {way} probable than greedy's (ln p"
@@ -112,9 +114,9 @@ def what_the_beam_found(run: Outcome) -> str:
 def how_sure_it_is(run: Outcome) -> str:
     sure, settled = run[SURE], run[SETTLED]
     when = (
-        "only the last layer puts it first"
+        "it stays first only from the last layer on"
         if settled.measured == settled.expected
-        else f"it comes first from layer {settled.measured:.0f} of {settled.expected:.0f} on"
+        else f"it stays first from layer {settled.measured:.0f} of {settled.expected:.0f} on"
     )
     return (
         f"The likeliest next token has {sure.measured:.0f} %; without any layer it would have {sure.expected:.1f} %,"
@@ -196,8 +198,8 @@ def went_on_from_a_file(run: Outcome) -> str:
     differing, size = run[SAME_END].measured, run[FILE_SIZE].measured
     end = "each of its weights has the same bits as A's" if not differing else f"{differing:,.0f} weights differ"
     return (
-        f"At step {run.config.fork_at} B was written to a file of {size / 1e6:.1f} MB: the weights, what the optimizers"
-        f" remember of them and the random generators. A new run went on from it, and at the end {end}."
+        f"At step {run.config.fork_at} B was written to a file of {size / 1e3:,.0f} kB: the weights, what the"
+        f" optimizers remember of them and the random generators. A new run went on from it, and at the end {end}."
     )
 
 

@@ -118,8 +118,9 @@ class TrainConfig(TextConfig):
         choices={"nothing": "nothing: random weights", "file": "a training file: a run goes on where it stopped"},
         more=True,
         help=(
-            "Every run hands over a training.safetensors. With it, with the same settings and with the same text, a run"
-            " goes on as if it had never stopped; more training steps than before train it further."
+            "A run hands over a training.safetensors, if that has at most 32 MB. With it, with the same settings and"
+            " with the same text, a run goes on as if it had never stopped; more training steps than before train it"
+            " further."
         ),
     )
     start_file: bytes = setting(
@@ -153,7 +154,7 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
     baselines, first_loss = ngram_baselines(corpus), without_pauses(trainer.validate(4096))
     first = start_figures(trainer, baselines, first_loss)
     # or, instead of the untrained one, the run in a training file
-    done = gone_on(trainer, config) if config.start == "file" else Done(losses=(first_loss,))
+    done = gone_on(trainer, config) if config.start == "file" else Done()
     step, busy, losses = done.step, done.busy, list(done.losses)
     progress = busy / config.seconds if config.seconds else step / config.steps
     pictured, loss = (step, progress), without_pauses(trainer.validate(4096)) if step else first_loss
@@ -213,7 +214,7 @@ def gone_on(trainer: Trainer, config: TrainConfig) -> Done:
         raise ValueError("start 'file' needs a training file: upload a training.safetensors that was downloaded here")
     done = restored(trainer, config.start_file)
     if config.seconds and done.busy >= config.seconds:
-        raise ValueError(f"seconds must be more than {done.busy:.0f}, which this run has had, got {config.seconds:g}")
+        raise ValueError(f"seconds must be more than {done.busy:.3g}, which this run has had, got {config.seconds:g}")
     if not config.seconds and done.step >= config.steps:
         raise ValueError(f"steps must be more than {done.step}, which this run has done, got {config.steps}")
     return done

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from core.foundations.muon import Muon
 from core.foundations.transformer import Block
-from core.foundations.weights import MODEL_FILE_BYTES, opened
+from core.foundations.weights import LARGEST, MODEL_FILE_BYTES, opened
 from core.nanogpt.trainer import Trainer
 
 NAME = "training.safetensors"
@@ -81,11 +81,16 @@ def weights_of(optimizer: Any) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
+def fits(trainer: Trainer) -> bool:
+    """Whether the file of a run may be uploaded again; the rest is for its header and the random generators."""
+    return bytes_needed(trainer) <= 0.98 * MODEL_FILE_BYTES
+
+
 def saved(trainer: Trainer, done: Done) -> bytes | None:
     """The run as a file; none where it would be larger than one that may be uploaded."""
     import safetensors.torch
 
-    if bytes_needed(trainer) > 0.98 * MODEL_FILE_BYTES:  # the rest is for its header and the random generators
+    if not fits(trainer):
         return None
     tensors = {f"model {name}": tensor for name, tensor in trainer.model.state_dict().items()}
     for name, optimizer, _ in kinds_of(trainer):
@@ -109,8 +114,9 @@ def restored(trainer: Trainer, data: bytes) -> Done:
         settings, scaler = told["settings"], told["scaler"]
         done = Done(told["step"], told["busy"], tuple(told["losses"]))
         numbers = (done.busy, *done.losses)
-        sound = type(done.step) is int and 0 <= done.step < 10**7 and 0 < len(done.losses) <= 100
+        sound = type(done.step) is int and 0 <= done.step < 10**7 and bool(done.step) <= len(done.losses) <= 100
         sound = sound and isinstance(settings, dict) and isinstance(scaler, dict)
+        sound = sound and 0 <= done.busy < 1e7
         if not sound or not all(type(number) is float and math.isfinite(number) for number in numbers):
             raise ValueError
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -139,6 +145,7 @@ def refuse_others(here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
     wrong = [name for name in here if name != "text" and here[name] != there.get(name)]
     if wrong:
         wanted = ", ".join(f"{name} {str(there.get(name))[:40]}" for name in wrong)
+        wanted = wanted.encode("utf-8", "replace").decode()  # half a character would stop the answer
         raise ValueError(f"To go on with this training file, set what its run had: {wanted}")
     if here["text"] != there.get("text"):
         raise ValueError("To go on with this training file, give the text that its run learned; this is another one")
@@ -158,5 +165,5 @@ def refuse_misfits(trainer: Trainer, tensors: Mapping[str, Tensor], done: Done) 
         tensor = tensors.get(name)
         if tensor is None or tuple(tensor.shape) != shape or tensor.dtype != dtype:
             raise ValueError(f"The training file is damaged: “{name}” is missing or has another shape")
-        if dtype.is_floating_point and not torch.isfinite(tensor).all():
-            raise ValueError(f"The training file holds numbers that are not finite, in “{name}”")
+        if dtype.is_floating_point and not tensor.abs().max() <= LARGEST:
+            raise ValueError(f"The training file holds numbers beyond {LARGEST:,.0f} or none at all, in “{name}”")

@@ -176,6 +176,12 @@ def test_another_encoding_is_refused_with_the_way_out(encoding, refusal):
     assert ("without its mark" in told) == encoding.startswith("utf-16")
 
 
+@pytest.mark.parametrize("text", ["Привет, мир\n", "Γειά σου Κόσμε\n"])
+def test_another_alphabet_in_utf_16_without_its_mark_is_no_text(text, refusal):
+    """Every byte of it is valid UTF-8: control characters between letters."""
+    assert "save it as UTF-8" in refusal(own_text, "", (text * 50).encode("utf-16-le"))
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-8"])
 def test_a_file_that_says_its_encoding_is_read(encoding):
     assert own_text("", "Ein schöner\r\nÜbermut 港口".encode(encoding)) == "Ein schöner\nÜbermut 港口"

@@ -259,14 +259,14 @@ def test_whole_numbers_come_back_from_text(value):
 
 def test_a_topic_names_its_experiments_in_its_order():
     assert "nanogpt" in topics() and not {"foundations", "__main__"} & set(topics())
-    assert list(experiments("nanogpt")) == ["train", "inside", "tokens", "generate", "fork"]
+    assert list(experiments("nanogpt")) == ["inside", "train", "tokens", "generate", "decode", "fork"]
     one = find("nanogpt", "train")
     assert (one.key, one.config_type) == ("nanogpt_train", TrainConfig)
 
 
 def test_unknown_names_are_refused_and_the_known_ones_told(refusal):
     assert refusal(experiments, "cooking") == f"topic must be one of {', '.join(topics())}, got 'cooking'"
-    known = "train, inside, tokens, generate, fork"
+    known = "inside, train, tokens, generate, decode, fork"
     assert refusal(find, "nanogpt", "bake") == f"experiment must be one of {known}, got 'bake'"
 
 
@@ -311,3 +311,10 @@ def test_a_run_of_nothing_has_a_report_and_says_why_it_shows_nothing(report_of):
     report = report_of()
     assert report["last"] == {}
     assert report["takeaways"] == ["The run ended after 0 steps, before it had measured what this experiment is about."]
+
+
+def test_half_a_character_is_refused_in_every_text(refusal):
+    """JSON can carry a lone surrogate; a page that gets it back would wait for ever."""
+    from core.nanogpt import GenerateConfig
+
+    assert "half of a character" in refusal(GenerateConfig, prompt="ab\ud83dc")

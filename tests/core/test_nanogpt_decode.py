@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.foundations.experiment import find
 from core.foundations.figures import Outcome, by_figure
 from core.foundations.lesson import verdict
 from core.foundations.sampling import Choice, fresh, next_logits, probabilities, write
@@ -225,3 +226,35 @@ def test_how_much_greedy_repeats_decides_what_its_text_is_like(greedy, right):
     ask = next(step for step in LESSON.steps if step.experiment == "decode")
     figures = [REPEATED.of(way=WAYS["greedy"])(greedy, 5.5), REPEATED.of(way=WAYS["yours"])(2.0, 5.5)]
     assert verdict(ask, Outcome(by_figure(figures), DecodeConfig(), None))[0] == right
+
+
+def test_too_many_beams_get_one_sentence(lively, refusal):
+    file = to_bytes(lively(Shape(3, 8, 1, 128, 4096)), "abc", "own")
+    config = {"model": "own", "model_file": file, "prompt": "ab" * 1000, "beams": 16, "length": 600}
+    assert refusal(lambda: run(**config)) == (
+        "beams must be at most 12 with a model and texts of this size, got 16 texts"
+    )
+
+
+def test_what_the_beam_found_says_so_when_it_is_greedy_s_own_text():
+    assert "nothing more probable" in what_the_beam_found(ended(run(beams=1)))
+
+
+def test_a_beam_copies_only_what_it_has_seen(lively):
+    """The keys and values of the chosen texts, equal to those of a search that reads everything again."""
+    model = lively(Shape(11, 2, 2, 16, 64))
+    beams = list(beam_search(model, [3, 1, 4], 20, 3))
+    for beam in beams[::5]:
+        for text, score in zip(beam.tokens.tolist(), beam.scores.tolist(), strict=True):
+            assert score == pytest.approx(sum_of(model, [3, 1, 4], text), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["decode", "generate", "inside"])
+def test_numbers_that_overflow_get_one_sentence(name, lively, refusal):
+    model = lively(Shape(3, 24, 1, 8, 8, norm=False, residual=False))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(9e5 / weight.abs().max())
+    one, file = find("nanogpt", name), to_bytes(model, "abc", "own")
+    text = {"text" if name == "inside" else "prompt": "ab"}
+    assert "overflow" in refusal(lambda: list(one.run(one.config_type(model="own", model_file=file, **text))))

@@ -12,7 +12,7 @@ from core.foundations.corpus import load_corpus
 from core.foundations.weights import from_bytes
 from core.nanogpt.forking import FILE_SIZE, SAME_END, ForkConfig, fork
 from core.nanogpt.trainer import Trainer, shape_of
-from core.nanogpt.training import LOSS, TrainConfig, train
+from core.nanogpt.training import LOSS, TRAINING_LOSS, TrainConfig, train
 from core.nanogpt.training_file import NAME, Done, bytes_needed, restored, saved
 
 SMALL = {"n_layer": 2, "width": 16, "context": 16, "batch": 4, "steps": 40}
@@ -114,6 +114,8 @@ def test_own_text_has_to_be_the_same(refusal):
         {"step": -1},
         {"step": 3.5},
         {"busy": None},
+        {"busy": -1.0},
+        {"busy": 1e308},
         {"losses": []},
         {"losses": [float("nan")]},
         {"losses": "long"},
@@ -123,6 +125,15 @@ def test_own_text_has_to_be_the_same(refusal):
 def test_a_header_that_lies_gets_one_sentence(told, refusal):
     file = resealed(file_of(run(), 12), **told)
     assert refusal(restored, trainer_of(TrainConfig(**SMALL)), file)
+
+
+def test_half_a_character_in_a_header_does_not_stop_the_answer(refusal):
+    file = file_of(run(), 12)
+    settings = json.loads(json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]["training"])[
+        "settings"
+    ]
+    told = refusal(restored, trainer_of(TrainConfig(**SMALL)), resealed(file, settings=settings | {"seed": "\ud800"}))
+    told.encode()
 
 
 def changed(name, tensor):
@@ -137,7 +148,8 @@ def changed(name, tensor):
     [
         ("model", lambda t: t[:1], "another shape"),
         ("model", lambda t: t.double(), "another shape"),
-        ("model", lambda t: t * float("inf"), "not finite"),
+        ("model", lambda t: t * float("inf"), "numbers beyond"),
+        ("model", lambda t: t * 1e20, "numbers beyond"),
         ("optimizer", lambda t: t.flatten()[:1].repeat(3), "another shape"),
         ("batches", torch.zeros_like, "random numbers"),
         ("dropout", lambda t: t[:5], "another shape"),
@@ -156,6 +168,18 @@ def test_the_size_is_what_the_formula_says():
 
 def test_a_run_too_large_for_an_upload_hands_over_no_training_file():
     assert saved(trainer_of(TrainConfig(n_layer=8, width=384)), Done()) is None
+
+
+def test_fork_refuses_a_run_that_is_too_large_before_it_starts(refusal):
+    config = ForkConfig(n_layer=8, width=384, change="file")
+    assert "larger than 32 MB" in refusal(lambda: next(fork(config)))
+
+
+def test_a_short_run_s_training_loss_is_of_its_own_steps():
+    last = list(train(TrainConfig(**SMALL | {"steps": 2})))[-1]
+    own = {result.figure: result.measured for result in last.figures}[TRAINING_LOSS]
+    losses = [loss for _, loss in losses_of(train(TrainConfig(**SMALL | {"steps": 2})), 0)][:2]
+    assert own == pytest.approx(sum(losses) / 2)
 
 
 def test_fork_measures_that_a_file_loses_nothing():

@@ -175,13 +175,17 @@ export const origin = (model, { layer, head, name }, r, c) => {
   const one = rows.heads[Math.max(head, 0)];
   const width = rows.came.columns;
   const gpt2 = model.told.shape.dialect === "gpt2";
+  const sum = (/** @type {Rows} */ a, /** @type {Rows} */ b, /** @type {Rows} */ all) =>
+    model.told.shape.residual
+      ? `The residual connection adds: ${round(a.at(r, c))} + ${round(b.at(r, c))} = ${round(all.at(r, c))}.`
+      : `This model has no residual connection: what is new takes the place of the row: ${round(all.at(r, c))}.`;
   const kind = { q: "asks with (q)", k: "answers with (k)", v: "gives (v)" };
   switch (name) {
     case "came":
       return {
         says: layer
           ? `Number ${c + 1} of the row of ${token(r)}, as layer ${layer} left it: ${round(rows.came.at(r, c))}.`
-          : `Number ${c + 1} of the embedding of ${token(r)}: ${round(rows.came.at(r, c))}. Training has found it.`,
+          : `Number ${c + 1} of the embedding of ${token(r)}${gpt2 ? ", with that of its position added" : ""}: ${round(rows.came.at(r, c))}. Training has found it.`,
         from: [],
       };
     case "q":
@@ -229,7 +233,7 @@ export const origin = (model, { layer, head, name }, r, c) => {
       };
     case "middle":
       return {
-        says: `The residual connection adds: ${round(rows.came.at(r, c))} + ${round(rows.attended.at(r, c))} = ${round(rows.middle.at(r, c))}.`,
+        says: sum(rows.came, rows.attended, rows.middle),
         from: [
           { name: "came", row: r, column: c },
           { name: "attended", row: r, column: c },
@@ -247,7 +251,7 @@ export const origin = (model, { layer, head, name }, r, c) => {
       };
     default:
       return {
-        says: `The residual connection adds: ${round(rows.middle.at(r, c))} + ${round(rows.thought.at(r, c))} = ${round(rows.left.at(r, c))}.`,
+        says: sum(rows.middle, rows.thought, rows.left),
         from: [
           { name: "middle", row: r, column: c },
           { name: "thought", row: r, column: c },

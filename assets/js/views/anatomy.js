@@ -71,7 +71,12 @@ export const mount = (place, spec) => {
   );
   canvas.tabIndex = 0;
   canvas.classList.add("viz-anatomy-canvas");
-  const camera = new Camera(canvas, bin, redraw, () => (free = true));
+  /** A person moves: the film waits. */
+  const byHand = () => {
+    free = true;
+    place.dispatchEvent(new CustomEvent("viz-hold", { bubbles: true }));
+  };
+  const camera = new Camera(canvas, bin, redraw, byHand);
 
   /** What the camera shows: a place of the film, or what was opened by hand. */
   const target = () => {
@@ -93,6 +98,7 @@ export const mount = (place, spec) => {
     painter = new Painter(world);
     camera.widest = world.w;
     read(null);
+    drawButtons(); // on a phone their words are shorter
     camera.jump(target());
   };
 
@@ -117,7 +123,7 @@ export const mount = (place, spec) => {
     knock({ layer: part.layer, part: part.part || "all" });
   };
   const open = (/** @type {Part | null} */ part) => {
-    free = true;
+    byHand();
     state.focus = part;
     read(null);
     drawButtons();
@@ -186,6 +192,7 @@ export const mount = (place, spec) => {
   bin.on(canvas, "keydown", (event) => {
     const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
     const by = /** @type {Record<string, number[]>} */ (moves)[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const zooms = /** @type {Record<string, number>} */ ({ "+": 1.6, "=": 1.6, "-": 1 / 1.6 });
     const out = event.key === "Escape" && state.focus;
     if (!by && !zooms[event.key] && !out) return;
