@@ -218,8 +218,8 @@ def at_first(tokens: tuple[str, ...], whole: Pass) -> Stage:
     """The model from far."""
     return Stage(
         "the whole model",
-        f"{counted(len(tokens), 'token')} in, and a probability for each of {len(whole.p):,} possible next ones out. Each"
-        " square is a head: the darker a cell, the more its row's token takes from its column's.",
+        f"{counted(len(tokens), 'token')} in, and a probability for each of {len(whole.p):,} possible next ones out."
+        " Each square is a head: the darker a cell, the more its row's token takes from its column's.",
         "whole",
     )
 
