@@ -23,6 +23,7 @@ for (const name of [
   "NodeFilter",
   "HTMLElement",
   "HTMLInputElement",
+  "CustomEvent",
   "MutationObserver",
   "requestAnimationFrame",
   "getComputedStyle",
