@@ -1,8 +1,8 @@
 """Generation speed with a key-value cache, ours and transformers', the same GPT-2 weights. python -m
 tests.bench.generation
 
-Batch 1, 200 new characters behind a prompt of 16, context 256, temperature 0.8, top-k 40. First both write greedily,
-and must write the same. Goal (two CPU cores): 2 times as fast at the size of nanoGPT's CPU preset.
+Batch 1, 200 new characters behind a prompt of 16, context 256, temperature 0.8, top-k 40; then beam search with 4 beams.
+First both write greedily, and by beam search, and must write the same. Goal (two CPU cores): 2 times as fast at the size of nanoGPT's CPU preset.
 """
 
 import sys
@@ -16,10 +16,11 @@ import torch
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import from_gpt2
+from core.nanogpt.beams import beam_search
 from tests.bench.ledger import Line, in_turns, options, ratio, report, with_threads
 from tests.bench.peers import PRESET, Preset, gpt2
 
-VOCABULARY, CONTEXT, PROMPT, NEW = 65, 256, 16, 200
+VOCABULARY, CONTEXT, PROMPT, NEW, BEAMS = 65, 256, 16, 200, 4
 SIZES = {"4 layers of 128": PRESET, "6 layers of 384": replace(PRESET, n_layer=6, n_head=6, width=384)}
 
 
@@ -62,18 +63,42 @@ def compare(preset: Preset, rounds: int) -> dict[str, list[float]]:
         )
         return written[0, PROMPT:].tolist()
 
+    def search_ours() -> list[int]:
+        return list(beam_search(ours, prompt[0].tolist(), NEW, BEAMS))[-1].tokens[0].tolist()
+
+    def search_theirs() -> list[int]:
+        written = theirs.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            num_beams=BEAMS,
+            do_sample=False,
+            max_new_tokens=NEW,
+            eos_token_id=None,
+            pad_token_id=0,
+            length_penalty=0.0,
+        )
+        return written[0, PROMPT:].tolist()
+
+    if search_ours() != search_theirs():
+        sys.exit("beam searches differ: the two do not compute the same, so their speeds are not compared")
     greedy = Choice(0.0)
     if write_ours(greedy) != write_theirs(greedy):
         sys.exit("greedy texts differ: the two do not compute the same, so their speeds are not compared")
 
-    def speed(writer: Callable[[Choice], list[int]]) -> Callable[[], float]:
+    def speed(writer: Callable[[], list[int]]) -> Callable[[], float]:
         def measure() -> float:
             started = time.perf_counter()
-            return len(writer(Choice(0.8, top_k=40))) / (time.perf_counter() - started)
+            return len(writer()) / (time.perf_counter() - started)
 
         return measure
 
-    contestants = {"ours": speed(write_ours), "transformers": speed(write_theirs)}
+    drawn = Choice(0.8, top_k=40)
+    contestants = {
+        "ours": speed(lambda: write_ours(drawn)),
+        "transformers": speed(lambda: write_theirs(drawn)),
+        "our beams": speed(search_ours),
+        "their beams": speed(search_theirs),
+    }
     in_turns(1, contestants)  # warm
     return in_turns(rounds, contestants)
 
@@ -95,6 +120,9 @@ def main() -> None:
                 *goal,
             )
         )
+        beams = measured["our beams"], measured["their beams"]
+        what = f"beam search, {BEAMS} beams, {name}"
+        lines.append(Line(what, "characters/s", median(beams[0]), median(beams[1]), ratio(*beams)))
     report("generation", lines, arguments, rounds=rounds)
 
 
