@@ -9,6 +9,7 @@ BENCHES = (
     "startup",
     "browser",
     "first_step",
+    "model_room",
     "generation",
     "training",
     "lora",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from core.foundations.figures import Outcome, by_figure
 from core.foundations.lesson import verdict
 from core.foundations.transformer import Shape, Transformer
+from core.foundations.weights import gpt2_from_folder
 from core.nanogpt.forward_pass import divergence, forward_pass, largest_difference, logit_lens
 from core.nanogpt.generating import shipped_writer
 from core.nanogpt.inside import (
@@ -290,3 +291,21 @@ def test_the_recorded_model_is_what_python_makes():
     frames = anatomy.told()
     assert [frame["map"]["place"] for frame in frames] == [frame["map"]["place"] for frame in recorded["frames"]]
     assert frames[0]["map"]["give"].keys() == recorded["frames"][0]["map"]["give"].keys()
+
+
+def test_the_tensors_of_a_gpt2_are_those_of_transformers(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    sizes = GPT2Config(vocab_size=20, n_positions=16, n_embd=16, n_layer=3, n_head=2, initializer_range=0.4)
+    theirs = GPT2LMHeadModel._from_config(sizes, attn_implementation="eager").eval()
+    theirs.save_pretrained(tmp_path)
+    with torch.no_grad():
+        told = theirs(IDS[None], output_hidden_states=True, output_attentions=True)
+    whole = forward_pass(gpt2_from_folder(tmp_path), IDS)
+    torch.testing.assert_close(whole.embedded, told.hidden_states[0][0], atol=1e-5, rtol=1e-4)
+    for layer, shares, left in zip(whole.layers[:-1], told.attentions, told.hidden_states[1:], strict=False):
+        torch.testing.assert_close(layer.shares, shares[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(layer.left, left[0], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(whole.layers[-1].shares, told.attentions[-1][0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(whole.logits, told.logits[0], atol=1e-3, rtol=1e-3)
