@@ -264,7 +264,6 @@ def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
         raise ValueError("prompt must have at least one character that the model knows")
     refuse_too_many_beams(config, writer, len(prompt))
     note = " ".join(sentence for sentence in (note, writer.unknown(config.prompt)) if sentence)
-    yield DecodeStep(doing=note or "reading the prompt", part="text")
     # the place after the prompt: what each rule does to it
     ids = torch.tensor([prompt[-writer.model.shape.context :]], device=writer.model.embed.weight.device)
     logits = next_logits(writer.model, ids, fresh(writer.model), None)

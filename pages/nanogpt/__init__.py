@@ -228,8 +228,8 @@ PAGE = Page(
     "nanogpt",
     "nanoGPT",
     {
-        "train": Picture(train_panels, draw_train, lit_train),
         "inside": Picture(inside_panels, draw_inside, lit_inside),
+        "train": Picture(train_panels, draw_train, lit_train),
         "tokens": Picture(tokens_panels, draw_tokens, lit_tokens),
         "generate": Picture(generate_panels, draw_generate, lit_generate),
         "decode": Picture(decode_panels, draw_decode, lit_decode),

@@ -369,7 +369,7 @@ def test_no_step_only_looks():
         ({"corpus": "own", "own_text": "hello"}, "too short"),
         ({"corpus": "own", "own_text": "🙂" * 60}, "at least 2 different characters"),
         ({"corpus": "own", "own_text": "🙂🦊" * 20}, "too short"),
-        ({"corpus": "own", "own_file": b"\xff\xfe"}, "UTF-8"),
+        ({"corpus": "own", "own_file": b"\xff\xfd"}, "UTF-8"),
     ],
 )
 def test_what_cannot_be_done_gets_one_sentence(refusal, told, words):
