@@ -31,7 +31,7 @@ from torch import Tensor
 from core.foundations.corpus import load_corpus
 from core.foundations.experiment import Config, Step, counted, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.sampling import Choice, draw, fresh, next_logits, stages, write
+from core.foundations.sampling import Choice, draw, fresh, next_logits, probabilities, stages, write
 from core.foundations.turns import with_pauses
 from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.beams import beam_search
@@ -268,11 +268,9 @@ def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
     ids = torch.tensor([prompt[-writer.model.shape.context :]], device=writer.model.embed.weight.device)
     logits = next_logits(writer.model, ids, fresh(writer.model), None)
     before = torch.softmax(logits, -1)
-    for step in bars(config, writer, logits):
+    for step in bars(config, writer, logits):  # the last one's bars stand below, too
         yield step
-    for _, change in stages(config.choice):
-        logits = change(logits)
-    p = torch.softmax(logits, -1)
+    p = probabilities(logits, config.choice)
     chosen = draw(p, torch.Generator().manual_seed(config.seed))
     says = (
         f"Greedy takes {quoted(writer.symbols[int(before.argmax())])}. One draw from what is left took"

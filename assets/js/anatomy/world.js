@@ -159,8 +159,8 @@ export class World {
     if (place === "out") return grown(this.boxes[this.boxes.length - 1], 20);
     const box = this.boxes[layer + 1];
     this.fill(box);
-    const of = (/** @type {string[]} */ names, all = false) =>
-      around(box.matrices.filter((m) => names.includes(m.name) && (all || m.head < 0 || m.head === head)));
+    const of = (/** @type {string[]} */ names) =>
+      around(box.matrices.filter((m) => names.includes(m.name) && (m.head < 0 || m.head === head)));
     const named = {
       layer: () => grown(box, 20),
       head: () => of(["q", "mixed"]),

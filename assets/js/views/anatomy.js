@@ -210,7 +210,6 @@ export const mount = (place, spec) => {
     ["+", "Zoom in", 1.6],
     ["−", "Zoom out", 1 / 1.6],
   ]) {
-    // prettier-ignore
     const one = corner.appendChild(button("viz-button", String(sign), () => camera.zoom(+by)));
     one.setAttribute("aria-label", String(words));
   }
