@@ -36,6 +36,7 @@ WORDS = {
     r"\b[Bb]ricks?\b": "saved activations",
     r"(?<!\w)surprises? of\b|mean surprise\b": "surprisal",
     r"is asked of\b": "say who does what",
+    r"\b(darker|lighter)\b": "stronger, weaker: on a dark page more is brighter",
 }  # fmt: skip
 NAMES = {
     "dice": "rng",

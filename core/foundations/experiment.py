@@ -153,6 +153,11 @@ def counted(number: float, unit: str) -> str:
     return f"{amount} {unit if number == 1 else plural(unit)}".strip()
 
 
+def quoted(token: str) -> str:
+    """“a token” for a sentence; a line break is shown."""
+    return f"“{token}”".replace("\n", "↵")
+
+
 def plural(unit: str) -> str:
     """'layers', 'micro-batches', 'GPUs'; symbols like GB, ms and TFLOP/s stay."""
     word = unit.replace("-", "").isalpha() and (unit.islower() or unit == "GPU") and len(unit) > 2

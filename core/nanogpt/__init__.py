@@ -12,9 +12,9 @@ triples reach on the same text (`core/foundations/corpus.py`): a curve that fall
 to the loss is the number of equally likely characters the model is as unsure as.
 
 Read in this order: `core/foundations/transformer.py` (the model), `trainer.py` (one training step), `training.py` (the
-run), `forward_pass.py` and `inside.py` (one pass, number by number), `tokens.py` (how a text is cut), `forking.py` (two
-runs that part ways), `training_file.py` (a run that goes on later), `generating.py` (one character after the other),
-`decoding.py` and `beams.py` (who chooses it).
+run), `forward_pass.py`, `film.py` and `inside.py` (one pass, number by number), `tokens.py` (how a text is cut),
+`forking.py` (two runs that part ways), `training_file.py` (a run that goes on later), `generating.py` (one character
+after the other), `decoding.py` and `beams.py` (who chooses it).
 
 Code -> paper: `n_layer` -> L, `width` -> C (d_model), `context` -> T, `qkv` -> W_Q, W_K, W_V, `out` -> W_O.
 Left out: training on sub-word tokens (each character is a token), mixed precision on CPUs (slower here at this size).

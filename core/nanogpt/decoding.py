@@ -29,14 +29,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from core.foundations.corpus import load_corpus
-from core.foundations.experiment import Config, Step, counted, experiment, setting
+from core.foundations.experiment import Config, Step, counted, experiment, quoted, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.sampling import Choice, draw, fresh, next_logits, probabilities, stages, write
 from core.foundations.turns import with_pauses
 from core.foundations.weights import MODEL_FILE_BYTES
 from core.nanogpt.beams import beam_search
 from core.nanogpt.generating import CANDIDATES, MODELS, Writer, load_writer
-from core.nanogpt.inside import quoted
 
 SHOWN = 8  # tokens between two looks at a text that is being written
 MOST_KEPT = 64_000_000  # numbers in the keys and values of all beams: 256 MB
@@ -221,23 +220,30 @@ def surprisal_of(writer: Writer, prompt: list[int], text: list[int]) -> float:
     return total / len(text)
 
 
-def repeats(text: str) -> list[tuple[int, int]]:
-    """Where two words in a row stand that stood before, as (first, end) in characters; what touches is one part."""
-    words, seen, found = list(re.finditer(r"\S+", text)), set[tuple[str, ...]](), list[tuple[int, int]]()
+def pairs(text: str) -> Iterator[tuple[int, int, bool]]:
+    """All words in a row, `WORDS` at a time: where they begin and end in the text, and whether they stood before."""
+    words, seen = list(re.finditer(r"\S+", text)), set[tuple[str, ...]]()
     for at in range(len(words) - WORDS + 1):
         stretch = tuple(word.group() for word in words[at : at + WORDS])
-        first, end = words[at].start(), words[at + WORDS - 1].end()
-        if stretch in seen:
-            found = [*found[:-1], (found[-1][0], end)] if found and first < found[-1][1] else [*found, (first, end)]
+        yield words[at].start(), words[at + WORDS - 1].end(), stretch in seen
         seen.add(stretch)
+
+
+def repeats(text: str) -> list[tuple[int, int]]:
+    """Where words in a row stand that stood before, as (first, end) in characters; what touches is one part."""
+    found = list[tuple[int, int]]()
+    for first, end, again in pairs(text):
+        if again and found and first < found[-1][1]:
+            found[-1] = (found[-1][0], end)
+        elif again:
+            found.append((first, end))
     return found
 
 
 def repeated(text: str) -> float:
     """rep-2: of all pairs of words in a row, the share that stood before."""
-    words = text.split()
-    stretches = [tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1)]
-    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0
+    again = [stood for _, _, stood in pairs(text)]
+    return sum(again) / len(again) if again else 0.0
 
 
 def unseen(writer: Writer, length: int) -> Measured | None:

@@ -10,7 +10,7 @@ Left out: several seeds. One pair of curves shows that a change has an effect, n
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -192,8 +192,8 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
         0,
         validation_a=before,
         validation_b=without_pauses(b.validate(4096)),
-        sample_a=a.sample(),
-        sample_b=b.sample(),
+        sample_a=without_pauses(a.sample()),
+        sample_b=without_pauses(b.sample()),
         fork_at=config.fork_at,
         levels=(baselines["unigram"], baselines["trigram"]),
         figures=(first,),
@@ -234,10 +234,12 @@ def fork(config: ForkConfig) -> Iterator[ForkStep]:
 
 
 def look(a: Trainer, b: Trainer, step: int, forked: bool, largest_gap: float) -> Iterator[ForkStep]:
-    """Both samples, one unit of work each."""
-    sample = a.sample()
-    yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_a=sample, doing="writing a sample with A")
-    yield ForkStep(step, forked=forked, equal=largest_gap == 0, sample_b=b.sample(), doing="writing a sample with B")
+    """Both samples."""
+    now = ForkStep(step, forked=forked, equal=largest_gap == 0)
+    sample = yield from with_pauses(a.sample(), now)
+    yield replace(now, sample_a=sample, doing="writing a sample with A")
+    sample = yield from with_pauses(b.sample(), now)
+    yield replace(now, sample_b=sample, doing="writing a sample with B")
 
 
 def judge(

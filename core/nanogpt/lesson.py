@@ -1,5 +1,6 @@
 """The lesson of the tab nanoGPT: the model for the lessons of the other topics."""
 
+from core.foundations.experiment import quoted
 from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look
 from core.nanogpt.decoding import BEST as LIKELIEST
@@ -7,7 +8,7 @@ from core.nanogpt.decoding import KEPT, REPEATED, SUM, WAYS
 from core.nanogpt.decoding import SURPRISAL as OF_A_TEXT
 from core.nanogpt.forking import CHANGES, FILE_SIZE, LOSS_B, SAME_END, SAME_WEIGHTS
 from core.nanogpt.generating import COPIED, ENTROPY, SURPRISAL
-from core.nanogpt.inside import MATTERS, NEEDED, NEEDS, SETTLED, SURE, quoted
+from core.nanogpt.inside import MATTERS, NEEDED, NEEDS, SETTLED, SURE
 from core.nanogpt.tokens import BEST, COST, KINDS, LENGTH, VOCABULARY
 from core.nanogpt.training import CHOICES, FIRST_LOSS, LAST_LOSS, LOSS, NGRAMS, TABLE, TRAINING_LOSS
 
@@ -218,7 +219,7 @@ CARDS = (
         2,
         "one forward pass, number by number",
         (how_sure_it_is, what_matters_here),
-        ("nanogpt.forward_pass", "foundations.transformer"),
+        ("nanogpt.forward_pass", "nanogpt.film", "foundations.transformer"),
     ),
     Card(
         "train",
@@ -309,9 +310,9 @@ STEPS = (
     ),
     Look(
         "Drag this slider back to step 0, then forward: first noise, then shapes of words. Each square is one attention"
-        " head: a row is a character of the text under it, and the darker a cell, the more of that earlier character it"
-        " takes in. Point at a cell to read it. Some heads look mostly at the character just before, others spread"
-        " wide.",
+        " head: a row is a character of the text under it, and the stronger a cell's colour, the more of that earlier"
+        " character it takes in. Point at a cell to read it. Some heads look mostly at the character just before,"
+        " others spread wide.",
         "rewind",
         "train",
     ),

@@ -38,8 +38,9 @@ from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import config_json, to_bytes
 
 SAMPLE_LENGTH = 160  # characters
+SAMPLE_PART = 40  # ... of which a unit of work writes so many
 PROBE_LENGTH = 24  # characters of the text whose attention is drawn
-UNIT_FLOPS = {"cpu": 8e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
+UNIT_FLOPS = {"cpu": 4e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
 
 
 @dataclass(frozen=True)
@@ -230,21 +231,34 @@ class Trainer:
         logits = self.model(inputs.to(self.device))
         return float(F.cross_entropy(logits.flatten(0, 1).float(), targets.to(self.device).flatten(), reduction="sum"))
 
-    def sample(self, length: int = SAMPLE_LENGTH) -> str:
-        """A text from a fixed seed, begun by a line break."""
+    def sample(self) -> Generator[None, None, str]:
+        """A text from a fixed seed, begun by a line break; yields between its parts."""
         self.model.eval()
         start = self.corpus.encode("\n") or [0]
         rng = torch.Generator().manual_seed(self.config.seed)
-        return "".join(self.corpus.symbols[drawn.token] for drawn in write(self.model, start, length, Choice(0.8), rng))
+        text = ""
+        for drawn in write(self.model, start, SAMPLE_LENGTH, Choice(0.8), rng):
+            if text and len(text) % SAMPLE_PART == 0:
+                yield
+            text += self.corpus.symbols[drawn.token]
+        return text
+
+    def snapshot(self, step: int) -> Generator[None, None, Snapshot]:
+        """What the slider shows of this moment; yields between the parts of the sample."""
+        sample = yield from self.sample()
+        yield
+        probe = self.corpus.validation[: min(PROBE_LENGTH, self.config.context)]
+        maps = self.attention(probe).half().cpu().numpy()
+        self.previous = main_axes(self.model.embed.weight.detach().float().cpu().numpy(), self.previous)
+        return Snapshot(step, sample, probe, maps, self.previous)
 
     @torch.inference_mode()
-    def snapshot(self, step: int) -> Snapshot:
-        probe = self.corpus.validation[: min(PROBE_LENGTH, self.config.context)]
+    def attention(self, text: str) -> Float[torch.Tensor, "L H T T"]:
+        """The shares of each layer and head over a text."""
         maps: list[torch.Tensor] = []
         self.model.eval()
-        self.model(torch.tensor([self.corpus.encode(probe)], device=self.device), maps=maps)
-        self.previous = main_axes(self.model.embed.weight.float().cpu().numpy(), self.previous)
-        return Snapshot(step, self.sample(), probe, torch.cat(maps).half().cpu().numpy(), self.previous)
+        self.model(torch.tensor([self.corpus.encode(text)], device=self.device), maps=maps)
+        return torch.cat(maps)
 
     def files(self) -> dict[str, bytes]:
         """The model as a download: model.safetensors (float16, config in its header) and config.json."""

@@ -11,7 +11,7 @@ Source: nanoGPT's train.py for the shape of the loop.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
     step, busy, losses = done.step, done.busy, list(done.losses)
     progress = busy / config.seconds if config.seconds else step / config.steps
     pictured, loss = (step, progress), without_pauses(trainer.validate(4096)) if step else first_loss
-    look = look_of(trainer, done)
+    look = without_pauses(look_of(trainer, done))
     yield TrainStep(step, progress, None, loss, baselines=baselines, symbols=corpus.symbols, figures=first, **look)
     while progress < 1:
         # one training step, in parts that give turns to others
@@ -186,26 +186,27 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
             pictured = (step, progress)
             validation = yield from with_pauses(trainer.validate(4096), TrainStep(step, progress, part="loss"))
             yield TrainStep(step, progress)  # a place to take turns: the sample is a unit of its own
-            look, doing = (
-                look_of(trainer, Done(step, busy, tuple(losses))),
-                f"step {step}: validation loss {validation:.3f}",
-            )
+            writing = TrainStep(step, progress, part="predict")
+            look = yield from with_pauses(look_of(trainer, Done(step, busy, tuple(losses))), writing)
+            doing = f"step {step}: validation loss {validation:.3f}"
             yield TrainStep(step, progress, None, validation, rate, speed, part="predict", doing=doing, **look)
     # the whole validation text at the end
     judging = TrainStep(step, 1.0, part="loss", doing="judging on the validation text")
     validation = yield from with_pauses(trainer.validate(), judging)
-    figures = end_figures(baselines, validation, sum(losses) / len(losses), speed)
-    look, doing = look_of(trainer, Done(step, busy, tuple(losses))), f"done: validation loss {validation:.3f}"
+    look = yield from with_pauses(look_of(trainer, Done(step, busy, tuple(losses))), judging)
+    figures, doing = (
+        end_figures(baselines, validation, sum(losses) / len(losses), speed),
+        f"done: validation loss {validation:.3f}",
+    )
     yield TrainStep(step, 1.0, losses[-1], validation, 0.0, speed, part="predict", figures=figures, doing=doing, **look)
 
 
-def look_of(trainer: Trainer, done: Done) -> dict[str, Any]:
+def look_of(trainer: Trainer, done: Done) -> Generator[None, None, dict[str, Any]]:
     """What the slider shows of this moment, and the files of it: the model, and the run to go on with."""
+    snapshot = yield from trainer.snapshot(done.step)
+    yield
     run = saved(trainer, done)
-    return {
-        "snapshot": trainer.snapshot(done.step),
-        "files": trainer.files() | ({NAME: run} if run is not None else {}),
-    }
+    return {"snapshot": snapshot, "files": trainer.files() | ({NAME: run} if run is not None else {})}
 
 
 def gone_on(trainer: Trainer, config: TrainConfig) -> Done:

@@ -125,7 +125,7 @@ def ranking(
 ) -> dict[str, Any]:
     """The layout of a `plot` view with a name per line and horizontal bars, the first on top."""
     across = {"title": {"text": x["title"]}, "range": [0, x["high"]] if x["high"] else None}
-    down = {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category"}
+    down = {"title": {"text": y["title"]}, "autorange": "reversed", "type": "category", "dtick": 1}
     return frame_of(across, down, left, legend) | ({"barmode": "stack"} if stacked else {})
 
 

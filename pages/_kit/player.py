@@ -44,8 +44,9 @@ def view(
     **options: Any,
 ) -> View:
     """options: hint, square, signed, words (matrix); aspect, height, x (draw); layout, height, steady (plot: the bars
-    of all frames on one axis); height, narrow (text: the second on a phone); row, most (gantt: the height of a row, and
-    of all rows at most); least, most (pictures: the side of one); most, radius (brush).
+    of all frames on one axis); height, narrow, prose (text: the second is the height on a phone; prose is a sentence of
+    the page, in its letters); row, most (gantt: the height of a row, and of all rows at most); least, most (pictures:
+    the side of one); most, radius (brush).
 
     signed: the middle of the range has the colour of nothing, the ends two colours. words: what pointing at a cell
     says, with {name}, {from} or {row}, {to} or {column}, {value}.

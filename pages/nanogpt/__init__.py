@@ -54,7 +54,7 @@ def train_panels(config: TrainConfig) -> list[Panel]:
             span=8,
             square=True,
             words=LOOKS,
-            hint="A row is a character of the text below, top to bottom; its dark cells are where it looks back to.",
+            hint="A row is a character of the text below, top to bottom; the stronger a cell, the more it looks there.",
         ),
     ]
     return [player("rewind", "", views, scrub="training step", rate=3, bar_before=2)]
@@ -171,7 +171,7 @@ def generate_panels(config: GenerateConfig) -> list[Panel]:
     likely = ranking(axis("probability", "of 1", 1.0), axis("next token", "symbol"))
     views = [
         view("text", "reader", "What it has written; click a token to go back to it",
-             legend=[("reader", "surprising, the darker the more")]),
+             legend=[("reader", "surprising: the stronger, the more")]),
         view("candidates", "plot", "The tokens it considered for this place", span=6, layout=likely, height=330,
              legend=[("a", "considered"), ("b", "chosen")]),
         view("looks", "matrix", "Where each head looked before this token", span=6, words=LOOKS,

@@ -12,10 +12,10 @@ SPANS = {"greedy": 4, "penalty": 4, "beam": 4, "draw": 6, "yours": 6}
 
 def decode_panels(config: DecodeConfig) -> list[Panel]:
     place = ranking(axis("probability", "of 1"), axis("next token", "symbol"), legend=True, left=56)
-    surprisal = ranking(axis("mean surprisal", "nats per token"), axis("", ""), left=150)
-    again = ranking(axis("pairs of words that stood before", "%"), axis("", ""), left=150)
+    surprisal = ranking(axis("surprisal", "nats/token"), axis("", ""), left=150)
+    again = ranking(axis("pairs that stood before", "%"), axis("", ""), left=150)
     film = [
-        view("rule", "text", "What the rule does", span=4, height=150),
+        view("rule", "text", "What the rule does", span=4, height=150, prose=True),
         view("place", "plot", "The next token: the model's probabilities, and after the rule", span=8,
              layout=place, height=300, steady=True),
     ]  # fmt: skip

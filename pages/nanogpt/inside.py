@@ -11,13 +11,13 @@ from pages._kit.player import player, view
 
 def inside_panels(config: InsideConfig) -> list[Panel]:
     film = [
-        view("says", "text", "", height=66, narrow=124),
+        view("says", "text", "", height=66, narrow=116, prose=True),
         view(
             "map",
             "anatomy",
             "",
             hint="Click to go closer; point at a cell to see where its number comes from.",
-            legend=[("a", "below 0"), ("b", "above 0"), ("hot", "share, the darker the more")],
+            legend=[("a", "below 0"), ("b", "above 0"), ("hot", "share: the stronger, the more")],
         ),
     ]
     return [player("pass", "", film, scrub="stage", rate=0.3, bar_before=0)]

@@ -31,7 +31,7 @@ def ppo_panels(config: PpoConfig) -> list[Panel]:
         view(
             "words",
             "reader",
-            "Words in a step's last minibatch: darker means that the probability changed more.",
+            "Words in a step's last minibatch: the stronger the colour, the more the probability changed.",
             span=7,
         ),
         view("told", "text", "What PPO makes of this word", span=5, height=210),

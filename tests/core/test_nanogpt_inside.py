@@ -15,6 +15,7 @@ from core.foundations.figures import Outcome, by_figure
 from core.foundations.lesson import verdict
 from core.foundations.transformer import Shape, Transformer
 from core.foundations.weights import gpt2_from_folder
+from core.nanogpt.film import stages
 from core.nanogpt.forward_pass import divergence, forward_pass, largest_difference, logit_lens
 from core.nanogpt.generating import shipped_writer
 from core.nanogpt.inside import (
@@ -29,7 +30,6 @@ from core.nanogpt.inside import (
     inside,
     opened,
     parts_of,
-    stages,
     taken_out,
 )
 from core.nanogpt.lesson import LESSON, what_matters_here

@@ -136,8 +136,11 @@ export const mount = (place, spec) => {
       linecolor: grid,
       fixedrange: true,
     });
-    const margin = { ...spec.layout.margin };
-    const height = spec.height || 280;
+    // margins and heights are given for the letters of every day
+    const grow = size / 13;
+    const { t, r, b, l } = { t: 0, r: 0, b: 0, l: 0, ...spec.layout.margin };
+    const margin = { t: t * grow, r: r * grow, b: b * grow, l: l * grow };
+    const height = (spec.height || 280) * Math.sqrt(grow);
     let extra = 0;
     if (spec.layout.showlegend) {
       const names = data.filter((t) => t.name && t.showlegend !== false).map((t) => t.name);

@@ -2,14 +2,14 @@ import { make } from "../dom.js";
 
 /**
  * A text. As a panel of its own a run replaces it: {text, marks}, marks being parts of it as [first, end]; in a player
- * each frame has one.
+ * each frame has one. `prose`: a sentence of the page, not something that a model wrote.
  * @type {import("../types.js").Mount}
  */
 export const mount = (place, spec) => {
-  const pre = place.appendChild(make("pre", "viz-text", spec.text || ""));
+  const pre = place.appendChild(make("pre", "viz-text" + (spec.prose ? " viz-prose" : ""), spec.text || ""));
   pre.tabIndex = 0;
   const height = matchMedia("(max-width: 700px)").matches ? spec.narrow || spec.height : spec.height;
-  if (height) pre.style.height = height + "px";
+  if (height) pre.style.height = `calc(${height}px * var(--grow))`;
   return {
     update: ({ text, marks = [] }) => {
       const letters = [...text]; // as Python counts them
