@@ -21,7 +21,8 @@ export const setGlossary = (all) => {
   const names = [...terms.keys()]
     .sort((a, b) => b.length - a.length)
     .map((n) => n.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
-  pattern = new RegExp(`(?<![\\p{L}\\p{N}-])(?:${names.join("|")})(?:s|es)?(?![\\p{L}\\p{N}-])`, "giu");
+  // a part of a longer word or of a file's name is no term
+  pattern = new RegExp(`(?<![\\p{L}\\p{N}_-])(?:${names.join("|")})(?:s|es)?(?![\\p{L}\\p{N}_-]|\\.\\p{L})`, "giu");
   for (const node of waiting) markTerms(node);
   waiting.clear();
 };

@@ -94,6 +94,8 @@ test("glossary terms are found once, with plurals and other forms, and not insid
       [38, 42],
     ],
   );
+  assert.deepEqual(termsIn("token.json, my_token, loss.safetensors", new Set()), []); // names of files
+  assert.equal(termsIn("the loss. A token.", new Set()).length, 2);
   assert.equal(termOf("losses")?.name, "loss");
   assert.equal(termOf("header"), null);
 });
