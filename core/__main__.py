@@ -16,7 +16,17 @@ import tyro
 from tqdm import tqdm
 from tyro.constructors import PrimitiveConstructorSpec
 
-from core.foundations.experiment import Config, Experiment, counted, experiments, find, kind, topics, value_from_text
+from core.foundations.experiment import (
+    Config,
+    Experiment,
+    config_of,
+    counted,
+    experiments,
+    find,
+    kind,
+    topics,
+    value_from_text,
+)
 from core.foundations.lesson import Ask, as_dict, lesson_of
 from core.foundations.ranks import Job, under_torchrun
 from core.foundations.recorder import Recorder
@@ -121,7 +131,7 @@ def config_from_typed(one: Experiment, typed: dict[str, Any]) -> Config:
                 raise ValueError(f"{field.name} must be a file that can be read, got {value}") from None
         else:
             values[field.name] = value_from_text(field, str(value))
-    return one.config_type(**values)
+    return config_of(one.config_type, values)
 
 
 def run(one: Experiment, config: Config, folder: Path | None) -> None:

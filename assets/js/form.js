@@ -20,6 +20,7 @@ import { cards, follow, forms, Signal, transports } from "./parts.js";
  * @property {boolean} [more]
  * @property {[string, string][]} [choices]
  * @property {[string, string]} [when] this setting matters only if that one has that value
+ * @property {Record<string, Record<string, any>>} [sets] value of a choice: the defaults that other settings have with it
  * @property {string} [file] id of the upload that takes it
  */
 
@@ -187,6 +188,21 @@ export const form = (element, props, watch) => {
     refresh();
     keep();
   };
+  /**
+   * A choice that brings defaults for other settings: those that stand at one of their defaults follow it.
+   * @param {string} experiment
+   * @param {Field} field
+   */
+  const follows = (experiment, field) => () => {
+    const all = Object.values(field.sets ?? {});
+    const brought = field.sets?.[fields.get(`${experiment}.${field.name}`)?.get?.()] ?? {};
+    for (const name of new Set(all.flatMap(Object.keys))) {
+      const other = fields.get(`${experiment}.${name}`);
+      const usual = [other?.field.default, ...all.map((values) => values[name])].map(String);
+      if (usual.includes(String(other?.get?.()))) other?.set?.(brought[name] ?? other.field.default);
+    }
+    changed();
+  };
   const choose = (/** @type {string} */ name, quiet = false) => {
     if (!spec?.some((e) => e.name === name)) return;
     if (chosen && chosen !== name) transports.get(topic)?.stop();
@@ -241,7 +257,12 @@ export const form = (element, props, watch) => {
         for (const field of some)
           fields.set(
             `${e.name}.${field.name}`,
-            controlOf(place, field, `${topic}-${e.name}-${field.name}-in`, changed),
+            controlOf(
+              place,
+              field,
+              `${topic}-${e.name}-${field.name}-in`,
+              field.sets ? follows(e.name, field) : changed,
+            ),
           );
       };
       controls(

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from core.foundations import real_model
 from core.foundations.corpus import ASSETS, Corpus, batch_of, load_corpus, windows_of
-from core.foundations.hub import HUB, fetched, of_kind
+from core.foundations.hub import HUB, fetched, in_thread, of_kind
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, draw, probabilities
 from core.foundations.turns import without_pauses
@@ -33,7 +34,7 @@ from core.foundations.turns import without_pauses
 FOLDER = ASSETS / "weights" / "harbour_llama"
 CONTEXT = 128  # tokens
 VOCABULARY = 1024
-BASES = {"shipped": "the shipped base, 2.3 M parameters"} | {
+BASES = {"shipped": "the shipped base, 2.3 M parameters", real_model.NAME: real_model.WHAT} | {
     name: model.what for name, model in of_kind("llama").items()
 }
 UNIT_FLOPS = {"cpu": 6e9, "cuda": 4e11}  # most work between two yields: about 0.15 s
@@ -41,7 +42,7 @@ UNIT_FLOPS = {"cpu": 6e9, "cuda": 4e11}  # most work between two yields: about 0
 
 @dataclass(frozen=True)
 class Base:
-    """A causal language model of transformers with its tokenizer. Loaded anew for each run, since a run changes it."""
+    """A causal language model of transformers with its tokenizer, of one run's own."""
 
     name: str
     model: Any  # transformers.PreTrainedModel
@@ -60,7 +61,6 @@ class Base:
 
 def from_folder(folder: Path, name: str, **how: Any) -> Base:
     """A model in the hub's format: safetensors only, no code of the hub's, no network. `how` goes to transformers."""
-    from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -71,16 +71,44 @@ def from_folder(folder: Path, name: str, **how: Any) -> Base:
     )
     if "quantization_config" not in how and "device_map" not in how:
         model = model.to(this_machine().device)
-    return Base(name, model.eval(), Tokenizer.from_file(str(folder / "tokenizer.json")))
+    return Base(name, model.eval(), tokenizer_of(folder))
 
 
-def load_base(name: str = "shipped", **how: Any) -> Generator[None, None, Base]:
-    """The base model by name; yields while a model of the hub is fetched. `how`: dtype, quantization_config."""
+def load_base(name: str = "shipped", own: bool = False, **how: Any) -> Generator[None, None, Base]:
+    """The base model by name; yields while its file is fetched or made. `how`: dtype, quantization_config.
+
+    own: for a run that changes its weights. Without it, the weights of the real model are those of all runs.
+    """
     if name == "shipped":
         return from_folder(FOLDER, name, **how)
-    check_memory(HUB[name].parameters * bytes_per_weight(how), f"{HUB[name].what}, to be loaded,")
-    folder = yield from fetched(name)
+    check_memory(parameters_of(name) * bytes_per_weight(how), f"{BASES[name]}, to be loaded,")
+    folder = yield from folder_of(name)
+    if name == real_model.NAME and not own and "quantization_config" not in how:
+        return Base(name, real_model.model_of(folder, how.get("dtype", torch.float32)), tokenizer_of(folder))
     return from_folder(folder, name, **how)
+
+
+def fetching_words(name: str) -> str:
+    """What a run says while `folder_of` waits."""
+    return real_model.MAKING if name == real_model.NAME else "fetching the model from the hub, once"
+
+
+def folder_of(name: str) -> Generator[None, None, Path]:
+    """Where the files of a base lie; yields while they are fetched or made, beside the runs that take turns."""
+    if name == "shipped":
+        return FOLDER
+    return (yield from (in_thread(real_model.folder, None) if name == real_model.NAME else fetched(name)))
+
+
+def parameters_of(name: str) -> float:
+    """How many weights a base has; of ours, counted when it is loaded."""
+    return {"shipped": 2.3e6, real_model.NAME: real_model.PARAMETERS}.get(name) or HUB[name].parameters
+
+
+def tokenizer_of(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
 def bytes_per_weight(how: dict[str, Any]) -> float:

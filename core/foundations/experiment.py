@@ -68,19 +68,22 @@ def setting(
     suffixes: tuple[str, ...] = (),
     when: tuple[str, str] | None = None,
     slider: bool = False,
+    sets: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Any:
     """A field of a `Config`: its default, and all that the tab, the terminal and the checks need to know.
 
     unit: in the singular ("layer"). low, high: what is allowed, both ends included; for `str` and `bytes` the length.
     choices: value -> what people read. more: stands under "More" on the tab. suffixes: file endings of a `bytes` field.
     when: (field, value), the setting matters only if that field has that value. slider: few values that people like to
-    drag.
+    drag. sets: value of a choice -> the defaults that other settings have with it.
     """
     number = isinstance(default, int | float) and not isinstance(default, bool) and choices is None
     if number and (low is None or high is None):
         raise ValueError(f"the setting “{label}” is a number and needs low and high")
     told = {"label": label, "unit": unit, "low": low, "high": high, "choices": choices, "more": more, "help": help}
-    return dataclasses.field(default=default, metadata=told | {"suffixes": suffixes, "when": when, "slider": slider})
+    return dataclasses.field(
+        default=default, metadata=told | {"suffixes": suffixes, "when": when, "slider": slider, "sets": sets or {}}
+    )
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,26 @@ class Config:
 
 def settings(config_type: type[Config]) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(config_type)
+
+
+def defaults(config_type: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of all settings beside these values: a choice may bring its own for others (`sets`)."""
+    told = {field.name: field.default for field in settings(config_type)}
+    for field in settings(config_type):
+        for choice, brought in field.metadata["sets"].items():
+            if values.get(field.name, field.default) == choice:
+                told |= brought
+    return told
+
+
+def config_of(config_type: type[Config], values: Mapping[str, Any]) -> Config:
+    """The Config with these values, and for the others the defaults that go with them."""
+    return config_type(**defaults(config_type, values) | dict(values))
+
+
+def following(config_type: type[Config]) -> set[str]:
+    """The settings whose default depends on a choice."""
+    return {name for field in settings(config_type) for brought in field.metadata["sets"].values() for name in brought}
 
 
 def kind(field: dataclasses.Field[Any]) -> type:
@@ -293,5 +316,8 @@ def config_as_dict(config: Config) -> dict[str, Any]:
 
 
 def changed(config: Config) -> dict[str, Any]:
-    """The settings that differ from their defaults: what a link and a command need to say."""
-    return {f.name: getattr(config, f.name) for f in settings(type(config)) if getattr(config, f.name) != f.default}
+    """The settings that differ from the defaults that go with them: what a link and a command need to say."""
+    usual, values = defaults(type(config), vars(config)), vars(config)
+    return {
+        field.name: values[field.name] for field in settings(type(config)) if values[field.name] != usual[field.name]
+    }

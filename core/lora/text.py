@@ -17,6 +17,8 @@ The adapter is handed over as `adapter_model.safetensors` and `adapter_config.js
 training.
 
 Validation loss is in nats per token, always on the same first 1,024 tokens of the 10 % of the text kept for judging.
+SmolLM2, a real language model, is 58 times as large as the shipped base; a run with it is cut to a minute: 160 tokens,
+fewer and smaller steps, fewer stops of the dial.
 
 Left out: dropout on the adapter's input, biases, and training on instructions: the text is simply continued.
 Source: Hu et al. 2021, arXiv:2106.09685, equation 3 and section 4.1; peft, github.com/huggingface/peft.
@@ -32,11 +34,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.foundations.base_model import BASES, FOLDER, UNIT_FLOPS, Base, check_memory, free_bytes, load_base, validate
+from core.foundations import real_model
+from core.foundations.base_model import (
+    BASES,
+    FOLDER,
+    UNIT_FLOPS,
+    Base,
+    check_memory,
+    fetching_words,
+    free_bytes,
+    load_base,
+    parameters_of,
+    validate,
+)
 from core.foundations.corpus import ASSETS, CORPORA, load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.hub import HUB
 from core.foundations.machine import this_machine
 from core.foundations.settings import own_file_field, own_text_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
@@ -61,9 +74,18 @@ from core.lora.tuning import (
 TEXTS = {name: CORPORA[name] for name in ("play", "tinyshakespeare", "own")}
 ADAPTERS = {"new": "train a new one", "file": "a file: yours, or the one just trained; nothing is trained"}
 PRECISIONS = {"float32": "float32, 4 bytes per weight", "float16": "float16, 2 bytes per weight (slow without a GPU)"}
-STOPS = tuple(quarter / 4 for quarter in range(-4, 9))  # of the dial: -1, -0.75 ... 2
-EVALUATED_TOKENS = 1024
-LOOKS = 4  # how often training pauses to be evaluated and to write
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much a run looks at."""
+
+    stops: tuple[float, ...] = tuple(quarter / 4 for quarter in range(-4, 9))  # of the dial: -1, -0.75 ... 2
+    evaluated: int = 1024  # tokens that the validation loss is measured on
+    looks: int = 4  # how often training pauses to be evaluated and to write
+
+
+USUAL, SHORT = Extent(), Extent((-1.0, 0.0, 0.5, 1.0, 1.5, 2.0), 160, 2)
 TEMPERATURE = 0.7
 LOSS = Figure("validation loss", "nats per token", "baseline", "the base on the same tokens", headline=True)
 SHARE = Figure("trained fraction of all weights", "%", "theory", "sum of r (d + k), over all weights", "computed", True)
@@ -163,7 +185,11 @@ class TextConfig(Config):
         "Base model",
         choices=BASES,
         more=True,
-        help="The models from the hub are larger and need a network once; most need a GPU.",
+        help=(
+            "SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once;"
+            " most need a GPU."
+        ),
+        sets={real_model.NAME: {"steps": 12, "learning_rate": 0.003, "context": 32, "batch": 3, "length": 20}},
     )
     precision: str = setting(
         "float32",
@@ -230,7 +256,7 @@ def text(config: TextConfig) -> Iterator[TextStep]:
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     try:
         base = yield from loaded(config)
-        evaluated = validation_start(base, corpus, config.context, EVALUATED_TOKENS)
+        evaluated = validation_start(base, corpus, config.context, extent_of(config).evaluated)
         bench = yield from prepared(config, base, evaluated, given)
         if given is None and config.steps:
             ids = yield from read(bench, corpus.train)
@@ -244,23 +270,25 @@ def text(config: TextConfig) -> Iterator[TextStep]:
             torch.cuda.empty_cache()
 
 
+def extent_of(config: TextConfig) -> Extent:
+    return SHORT if config.model == real_model.NAME else USUAL
+
+
 def loaded(config: TextConfig) -> Generator[TextStep, None, Base]:
     """The base model; what it needs is said, and refused if it is not there, before anything is loaded."""
     dtype: torch.dtype = getattr(torch, config.precision)
     if config.model != "shipped":
-        told = HUB[config.model]
-        need = (
-            1.15 * told.parameters * dtype.itemsize
-        )  # a seventh more: the adapter, its optimizer, activations of a window
-        seconds = 4 * told.parameters * config.context / (UNIT_FLOPS["cpu"] / 0.15)
-        check_memory(need, f"{told.what}, to be adapted,")
+        what, parameters = BASES[config.model], parameters_of(config.model)
+        need = 1.15 * parameters * dtype.itemsize  # a seventh more: the adapter, its optimizer, a window's activations
+        seconds = 4 * parameters * config.context / (UNIT_FLOPS["cpu"] / 0.15)
+        check_memory(need, f"{what}, to be adapted,")
         if not this_machine().gpu and seconds > CPU_UNIT_SECONDS:
             raise ValueError(
-                f"{told.what} needs a GPU: on this processor one window of {config.context} tokens would take about"
+                f"{what} needs a GPU: on this processor one window of {config.context} tokens would take about"
                 f" {seconds:.0f} s"
             )
-        yield TextStep(0, doing=f"{told.what} needs about {need / 1e9:.1f} GB; {free_bytes() / 1e9:.1f} GB are free")
-    fetching = TextStep(0, doing="fetching the model from the hub, once")
+        yield TextStep(0, doing=f"{what} needs about {need / 1e9:.1f} GB; {free_bytes() / 1e9:.1f} GB are free")
+    fetching = TextStep(0, doing=fetching_words(config.model))
     return (yield from with_pauses(load_base(config.model, dtype=dtype), fetching))
 
 
@@ -358,7 +386,8 @@ def trained(bench: Bench, ids: Int[Tensor, "N"]) -> Generator[TextStep, None, bo
             return False
         bench.taken = step
         yield TextStep(step, loss, doing=f"step {step}: loss {loss:.3f}")
-        if step * LOOKS // config.steps > (step - 1) * LOOKS // config.steps or step == config.steps:
+        looks = extent_of(config).looks
+        if step * looks // config.steps > (step - 1) * looks // config.steps or step == config.steps:
             validation = yield from with_pauses(bench.judge(), TextStep(step))
             yield TextStep(step, validation_loss=validation, doing=f"step {step}: validation loss {validation:.3f}")
             after = yield from with_pauses(bench.write(), TextStep(step))
@@ -368,13 +397,13 @@ def trained(bench: Bench, ids: Int[Tensor, "N"]) -> Generator[TextStep, None, bo
 
 def turned(bench: Bench) -> Iterator[TextStep]:
     """The dial: the loss at every stop first, then what is written there, so that each frame has the whole curve."""
-    step, losses = bench.taken, list[tuple[float, float]]()
-    for times in STOPS:
+    step, stops, losses = bench.taken, extent_of(bench.config).stops, list[tuple[float, float]]()
+    for times in stops:
         dial(bench.model, times)
         losses.append((times, (yield from with_pauses(bench.judge(), TextStep(step)))))
         yield TextStep(step, doing=f"alpha x {times:g}: loss {losses[-1][1]:.3f}")
     at_zero = math.nan
-    for times in STOPS:
+    for times in stops:
         dial(bench.model, times)
         at_zero = bench.drift() if times == 0 else at_zero
         words = yield from with_pauses(bench.write(), TextStep(step))
@@ -398,7 +427,7 @@ def merged(bench: Bench) -> Iterator[TextStep]:
     """Add the adapter into the base's matrices and compare; the adapted model is used up by it."""
     files, step = files_of(bench.model), bench.taken
     apart = logits_of(bench.model, bench.evaluated[: bench.config.context])
-    bench.model.merge_adapter()
+    bench.model.merge_adapter(safe_merge=True)  # into copies: the base's own tensors may be shared with other runs
     gap = largest_difference(logits_of(bench.model, bench.evaluated[: bench.config.context]), apart)
     yield TextStep(
         step, files=files, doing="done: the adapter is below, under Take it with you", figures=(MERGED(gap, 0.0),)

@@ -35,7 +35,8 @@ PROJECTIONS = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
 }
 CHARACTERS_AT_ONCE = 100_000  # tokenised in one unit of work: about 0.1 s
-TOKENS_AT_ONCE = 12  # written in one unit of work
+TOKENS_AT_ONCE = 12  # written in one unit of work, at most
+READ_AT_ONCE = 5e8  # weights: each token reads all of them, and half a billion take about 0.2 s
 WARM_UP = 3  # steps until the learning rate is reached
 LOSS_SCALE = 1024.0  # float16 has no numbers below 6e-8, and gradients of a mean over many tokens are small
 
@@ -177,9 +178,10 @@ def written(
     """The prompt and how the model goes on; the same seed gives the same text. Yields between parts."""
     ids, rng = base.ids(prompt).tolist() or [0], torch.Generator().manual_seed(seed)
     new: list[int] = []
+    at_once = max(1, min(TOKENS_AT_ONCE, int(READ_AT_ONCE / sum(weight.numel() for weight in model.parameters()))))
     for token in drawn(model, ids, length, Choice(temperature), rng):
         new.append(token)
-        if len(new) % TOKENS_AT_ONCE == 0 and len(new) < length:
+        if len(new) % at_once == 0 and len(new) < length:
             yield
     return base.text(ids + new)
 

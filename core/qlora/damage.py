@@ -33,7 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.foundations.base_model import BASES, Base, load_base
+from core.foundations import real_model
+from core.foundations.base_model import BASES, Base, fetching_words, load_base
 from core.foundations.corpus import CORPORA, load_corpus, windows_of
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
@@ -133,7 +134,8 @@ class DamageConfig(Config):
         "Model",
         choices=BASES,
         more=True,
-        help="The models from the hub are larger and need a network once; most need a GPU.",
+        help="SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once.",
+        sets={real_model.NAME: {"steps": 4, "evaluated": 3, "context": 32, "batch": 2, "corpus": "play"}},
     )
     evaluated: int = setting(
         10,
@@ -285,7 +287,7 @@ def damage(config: DamageConfig) -> Iterator[DamageStep]:
     import bitsandbytes  # noqa: F401 (the first Step waits for these imports, later ones do not)
     import peft  # noqa: F401
 
-    base = yield from with_pauses(load_base(config.model), DamageStep(doing="fetching the model from the hub, once"))
+    base = yield from with_pauses(load_base(config.model, own=True), DamageStep(doing=fetching_words(config.model)))
     shapes = layer_shapes(base.model, "all")
     check_rank(config.rank, shapes)
     judge = Judge(base, config)

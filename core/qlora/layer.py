@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.foundations.base_model import FOLDER
-from core.foundations.hub import fetched
+from core.foundations.base_model import folder_of
 from core.qlora.codes import Quantised, code_of, dequantise_constants, packed, quantise, quantise_constants, unpacked
 
 MOST_WEIGHTS = 2**20  # of a larger layer, the first rows are looked at
@@ -23,7 +22,7 @@ TABLE, SECOND_TABLE = "table of levels", "table of theirs"
 
 def load_matrix(model: str, layer: int, matrix: str) -> Generator[None, None, Tensor]:
     """One matrix out of the model's files, in float32, without loading the rest; yields while a model is fetched."""
-    folder = FOLDER if model == "shipped" else (yield from fetched(model))
+    folder = yield from folder_of(model)
     layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
     if layer > layers:
         raise ValueError(f"layer must be at most {layers} for this model, got {layer}")

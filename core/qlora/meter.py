@@ -41,10 +41,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from core.foundations.base_model import BASES, FOLDER, check_memory, cross_entropy, free_bytes
+from core.foundations import real_model
+from core.foundations.base_model import (
+    BASES,
+    FOLDER,
+    check_memory,
+    cross_entropy,
+    fetching_words,
+    folder_of,
+    free_bytes,
+    parameters_of,
+)
 from core.foundations.corpus import batch_of, load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
-from core.foundations.hub import HUB, fetched
 from core.foundations.machine import this_machine
 from core.foundations.settings import seed_field
 from core.foundations.turns import with_pauses
@@ -81,7 +90,8 @@ class MeterConfig(Config):
         "shipped",
         "Model",
         choices=BASES,
-        help="The models from the hub are larger and need a network once; most need a GPU.",
+        help="SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once.",
+        sets={real_model.NAME: {"precision": "nf4dq", "context": 32}},
     )
     precision: str = setting(
         "all",
@@ -376,9 +386,9 @@ def meter(config: MeterConfig) -> Iterator[MeterStep]:
 
 def fetching(config: MeterConfig) -> Generator[MeterStep, None, Path]:
     """The folder of a hub model, unless even its fewest bits could not be held here."""
-    told, least = HUB[config.model], min(NOMINAL_BITS[precision] for precision in config.precisions)
-    check_memory(told.parameters * least / 8, f"{told.what}, in the fewest bits chosen,")
-    return (yield from with_pauses(fetched(config.model), MeterStep(doing="fetching the model from the hub, once")))
+    least = min(NOMINAL_BITS[precision] for precision in config.precisions)
+    check_memory(parameters_of(config.model) * least / 8, f"{BASES[config.model]}, in the fewest bits chosen,")
+    return (yield from with_pauses(folder_of(config.model), MeterStep(doing=fetching_words(config.model))))
 
 
 def counted_in(folder: Path) -> Parts:

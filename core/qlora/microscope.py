@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.foundations.base_model import BASES
+from core.foundations.base_model import BASES, fetching_words
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure
 from core.foundations.turns import with_pauses
@@ -228,7 +228,7 @@ def microscope(config: MicroscopeConfig) -> Iterator[MicroscopeStep]:
     """The film of the weights, then what is used, what it costs, and what one outlier does."""
     import bitsandbytes  # noqa: F401 (its import is slow: the first Step waits for it, later ones do not)
 
-    fetching = MicroscopeStep(doing="fetching the model from the hub, once")
+    fetching = MicroscopeStep(doing=fetching_words(config.model))
     weight = yield from with_pauses(load_matrix(config.model, config.layer, config.matrix), fetching)
     stored = by_library(weight, *config.code)
     back = dequantise(stored.quantised)

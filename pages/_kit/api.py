@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.foundations.experiment import Experiment, kind
+from core.foundations.experiment import Experiment, config_of, following, kind
 from core.foundations.machine import this_machine
 from core.foundations.recorder import Recorder
 from core.foundations.turns import MOST_ACTIVE, turns
@@ -23,7 +23,8 @@ def endpoint(one: Experiment) -> None:
 
     def call(*values: Any) -> Iterator[dict[str, Any]]:
         try:
-            config = one.config_type(**dict(zip([field.name for field in fields], values, strict=True)))
+            given = dict(zip([field.name for field in fields], values, strict=True))
+            config = config_of(one.config_type, {name: value for name, value in given.items() if value is not None})
         except ValueError as problem:
             raise gr.Error(str(problem), print_exception=False) from None
         # Gradio can only close a generator that has yielded: one cancelled in its first unit would keep its seat
@@ -49,7 +50,13 @@ def endpoint(one: Experiment) -> None:
 
     words = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = [
-        inspect.Parameter(field.name, words, default=field.default, annotation=kind(field)) for field in fields
+        inspect.Parameter(
+            field.name,
+            words,
+            default=None if field.name in following(one.config_type) else field.default,  # it depends on another one
+            annotation=kind(field),
+        )
+        for field in fields
     ]
     call.__signature__ = inspect.Signature(signature, return_annotation=dict)  # type: ignore[attr-defined]
     call.__annotations__ = {field.name: kind(field) for field in fields} | {"return": dict}

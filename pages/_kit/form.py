@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from core.foundations.experiment import Config, Experiment, kind, plural, value_from_text
+from core.foundations.experiment import Config, Experiment, config_of, kind, plural, value_from_text
 
 MOST_VISIBLE = 5  # controls of an experiment; the others stand under "more settings"
-TOLD = ("label", "unit", "low", "high", "more", "help", "when", "slider")
+TOLD = ("label", "unit", "low", "high", "more", "help", "when", "slider", "sets")
 
 
 def form_of(experiments: Mapping[str, Experiment]) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def fields_of(one: Experiment) -> list[dict[str, Any]]:
 def field_as_dict(one: Experiment, field: dataclasses.Field[Any]) -> dict[str, Any]:
     """One control as plain data: what is false or empty is left out."""
     told: dict[str, Any] = {
-        name: field.metadata[name] for name in TOLD if field.metadata[name] not in (None, "", False)
+        name: field.metadata[name] for name in TOLD if field.metadata[name] not in (None, "", False, {})
     }
     told |= {name: field.metadata[name] for name in ("low", "high") if field.metadata[name] is not None}  # 0 is a limit
     if field.metadata["unit"]:
@@ -62,4 +62,4 @@ def config_from(one: Experiment, values: Mapping[str, Any], uploads: Mapping[tup
             settings[field.name] = value_from_text(field, value)
         elif field.name in values:
             settings[field.name] = value
-    return one.config_type(**settings)
+    return config_of(one.config_type, settings)

@@ -11,7 +11,10 @@ from core.foundations.experiment import (
     Experiment,
     changed,
     checked,
+    config_of,
+    defaults,
     experiments,
+    following,
     kind,
     settings,
     shown,
@@ -71,12 +74,14 @@ def from_query(
             except ValueError as problem:
                 problems.append(str(problem))
     try:
-        one.config_type(**values)
+        config_of(one.config_type, values)
     except ValueError as problem:
         problems.append(str(problem))
     if problems:
         return topic, one, {}, f"This link has a bad value, so the defaults are used: {'; '.join(problems)}."
     unknown = [shown(key) for key in query if key not in values and not NO_SETTINGS.fullmatch(key)]
+    brought = defaults(one.config_type, values)
+    values |= {name: brought[name] for name in following(one.config_type) if name not in values}
     if unknown:
         return topic, one, values, f"This link names what “{one.name}” does not have: {', '.join(unknown)}."
     return topic, one, values, ""
@@ -84,7 +89,8 @@ def from_query(
 
 def as_python(one: Experiment, config: Config) -> str:
     """Five lines that build this Config and run it."""
-    told = ", ".join(f"{name}={value!r}" for name, value in changed(config).items() if fits(value))
+    values = [(field, getattr(config, field.name)) for field in one.settings]
+    told = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default and fits(value))
     module, config_name = f"core.{one.topic}", one.config_type.__name__
     return (
         f"from {module} import {config_name}, {one.name}\n\n"

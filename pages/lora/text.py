@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from core.lora.text import STOPS, TextConfig, TextStep
+from core.lora.text import USUAL, TextConfig, TextStep
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, lines, series, text
 from pages._kit.player import player, view
 
 NATS = axis("loss", "nats per token")
 DIAL = chart(axis("alpha, times", "1 = as trained"), NATS)
-DIAL["xaxis"] |= {"range": [STOPS[0] - 0.1, STOPS[-1] + 0.1], "dtick": 0.5}
+DIAL["xaxis"] |= {"range": [USUAL.stops[0] - 0.1, USUAL.stops[-1] + 0.1], "dtick": 0.5}
 
 
 def text_panels(config: TextConfig) -> list[Panel]:
@@ -56,7 +56,7 @@ def draw_text(step: TextStep, sketch: Sketch) -> None:
 
 def draw_stop(step: TextStep, sketch: Sketch) -> None:
     """The first visit has one frame, the base; the dial's own frames begin anew."""
-    if step.times == STOPS[0]:
+    if step.times == USUAL.stops[0]:
         sketch.updates.append(("dial", {"frames": [], "whole": True}))
     meaning = {0.0: ": the base", 1.0: ": as trained", -1.0: ": against what it learned"}.get(step.times or 0.0, "")
     sketch.frame("dial", f"alpha × {step.times:g}{meaning}", dial_loss=dial_loss(step), dial_text=step.dial_text)

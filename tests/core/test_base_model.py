@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.foundations import base_model
+from core.foundations import base_model, real_model
 from core.foundations.base_model import (
     BASES,
     CONTEXT,
@@ -113,7 +113,7 @@ def test_new_weights_come_from_the_seed_alone():
 
 def test_models_with_linear_layers_are_offered():
     assert "openai-community/gpt2" not in BASES, "its layers are not nn.Linear"
-    assert set(BASES) - {"shipped"} == set(of_kind("llama"))
+    assert set(BASES) - {"shipped", real_model.NAME} == set(of_kind("llama"))
 
 
 def test_a_folder_of_the_hub_is_read(small, monkeypatch):

@@ -23,7 +23,7 @@ from core.foundations.turns import with_pauses, without_pauses
 from core.lora.adapter_file import files_of, read_adapter, wear
 from core.lora.spectrum import RANKS, Spectrum, held_by, singular_parts
 from core.lora.sweep import FULL, SweepConfig, sweep
-from core.lora.text import FILE, LOSS, MERGED, OFF, REVERSED, SHARE, STOPS, UNTRAINED, WEIGHTS, TextConfig, text
+from core.lora.text import FILE, LOSS, MERGED, OFF, REVERSED, SHARE, UNTRAINED, USUAL, WEIGHTS, TextConfig, text
 from core.lora.tuning import (
     TARGETS,
     Tuner,
@@ -53,8 +53,8 @@ def fresh():
 def few_tokens_judge():
     """Judging is half of a short run's time, and 200 tokens tell these tests as much as 1,000."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("text", "sweep"):
-            patch.setattr(sys.modules[f"core.lora.{module}"], "EVALUATED_TOKENS", 200)
+        patch.setattr(sys.modules["core.lora.sweep"], "EVALUATED_TOKENS", 200)
+        patch.setattr(text_module, "USUAL", dataclasses.replace(USUAL, evaluated=200))
         yield
 
 
@@ -321,7 +321,7 @@ def test_text_learns_turns_and_hands_over(run):
 
 def test_the_dial_has_its_stops_and_its_ends_are_before_and_after(run):
     stops = [step for step in run[1:] if step.times is not None]
-    assert [stop.times for stop in stops] == list(STOPS) and {0.0, 1.0, -1.0, 2.0} < set(STOPS)
+    assert [stop.times for stop in stops] == list(USUAL.stops) and {0.0, 1.0, -1.0, 2.0} < set(USUAL.stops)
     texts, losses = {stop.times: stop.dial_text for stop in stops}, dict(stops[0].dial_losses)
     assert texts[0.0] == run[0].before
     assert texts[1.0] == [step.after for step in run if step.after is not None and step.times is None][-1]
