@@ -14,7 +14,6 @@ from core.foundations.experiment import (
     config_of,
     defaults,
     experiments,
-    following,
     kind,
     settings,
     shown,
@@ -80,8 +79,8 @@ def from_query(
     if problems:
         return topic, one, {}, f"This link has a bad value, so the defaults are used: {'; '.join(problems)}."
     unknown = [shown(key) for key in query if key not in values and not NO_SETTINGS.fullmatch(key)]
-    brought = defaults(one.config_type, values)
-    values |= {name: brought[name] for name in following(one.config_type) if name not in values}
+    usual = defaults(one.config_type, values)  # a choice in the link brings defaults that the form must show
+    values |= {f.name: usual[f.name] for f in one.settings if f.name not in values and usual[f.name] != f.default}
     if unknown:
         return topic, one, values, f"This link names what “{one.name}” does not have: {', '.join(unknown)}."
     return topic, one, values, ""

@@ -14,9 +14,11 @@ from core.foundations.experiment import (
     Experiment,
     Step,
     changed,
+    config_of,
     counted,
     experiments,
     find,
+    following,
     setting,
     topics,
     value_from_text,
@@ -169,6 +171,25 @@ def test_a_long_prompt_is_counted_in_characters(refusal):
     """0.002 MB is no unit for what someone types."""
     told = refusal(GenerateConfig, prompt="a" * 2500)
     assert "2000" in told.replace(",", "") and "MB" not in told
+
+
+@dataclass(frozen=True)
+class FollowingConfig(Config):
+    model: str = setting("small", "Model", choices={"small": "a", "large": "b"}, sets={"large": {"steps": 5}})
+    steps: int = setting(40, "Steps", low=1, high=100)
+    seed: int = setting(0, "Seed", low=0, high=9)
+
+
+@pytest.mark.parametrize(
+    ("given_values", "steps"),
+    [({}, 40), ({"model": "large"}, 5), ({"model": "large", "steps": 40}, 40), ({"seed": 3}, 40)],
+)
+def test_a_choice_brings_the_defaults_of_others(given_values, steps):
+    config = config_of(FollowingConfig, given_values)
+    assert config.steps == steps
+    assert changed(config) == given_values
+    assert config_of(FollowingConfig, changed(config)) == config
+    assert following(FollowingConfig) == {"steps"}
 
 
 def test_good_values_take_the_setting_s_type():

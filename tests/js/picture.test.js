@@ -44,6 +44,24 @@ const spec = [
     ],
   },
   { name: "train", question: "?", fields: [{ name: "steps", label: "Steps", kind: "int", default: 250 }] },
+  {
+    name: "tune",
+    question: "?",
+    fields: [
+      { name: "steps", label: "Steps", kind: "int", default: 250 },
+      {
+        name: "base",
+        label: "Base",
+        kind: "str",
+        default: "small",
+        choices: [
+          ["small", "a"],
+          ["large", "b"],
+        ],
+        sets: { large: { steps: 12 } },
+      },
+    ],
+  },
 ];
 
 /** A tab with its parts. */
@@ -87,6 +105,24 @@ test("prose and code are asked for once, of the experiment that is chosen when t
   forms.get("prose")?.choose("generate");
   await drawn();
   assert.deepEqual(asked.slice(1), [["about", { experiment: "generate", module: "" }]]);
+});
+
+test("a choice brings the defaults of other settings, but for those that a person has changed", () => {
+  tab("follow");
+  const form = /** @type {any} */ (forms.get("follow"));
+  form.choose("tune");
+  const pick = (/** @type {string} */ name, /** @type {string} */ value) => {
+    const input = /** @type {any} */ (document.querySelector(`#follow-tune-${name}-in`));
+    input.value = value;
+    input.dispatchEvent(new window.Event("input"));
+  };
+  pick("base", "large");
+  assert.equal(form.get("steps"), "12");
+  pick("base", "small");
+  assert.equal(form.get("steps"), "250");
+  pick("steps", "99");
+  pick("base", "large");
+  assert.equal(form.get("steps"), "99");
 });
 
 test("a start that was given up before its run had a name ends with the run's first word", () => {
