@@ -10,13 +10,15 @@ $$\mathrm{Attention} = \mathrm{softmax}\!\left(\frac{QK^\top}{\sqrt{D}} + \mathr
 The mask hides the future, so one pass over $T$ characters is $T$ predictions, each made from its past alone.
 A layer has $4C^2$ weights in attention and $8C^2$ in the MLP: $12LC^2$ in all, which is the *parameters* figure.
 
-Two dialects share this file. `modern` (the default) has rotary positions, LayerNorm without weights, normalised
-queries and keys and a squared ReLU; `gpt2` has learned positions, LayerNorm, GELU and tied embeddings, and computes
-what `transformers`' GPT-2 computes with the same weights (tested to 1e-5).
+Three dialects share this file. `modern` (the default) has rotary positions, LayerNorm without weights, normalised
+queries and keys and a squared ReLU; `gpt2` has learned positions, LayerNorm, GELU and tied embeddings; `llama` has
+rotary positions, RMSNorm, a gated MLP (SwiGLU), and several queries may share a key and a value. With the same weights
+the last two compute what `transformers`' GPT-2 and Llama compute (tested to 1e-5).
 
-Left out: grouped queries, flash kernels of our own (PyTorch picks one), pipeline and tensor parallelism.
+Left out: flash kernels of our own (PyTorch picks one), pipeline and tensor parallelism.
 Source: Vaswani et al. 2017, arXiv:1706.03762; Radford et al. 2019 (GPT-2); rotary positions: arXiv:2104.09864;
-squared ReLU: arXiv:2109.08668; query-key normalisation: arXiv:2010.04245; nanoGPT, github.com/karpathy/nanoGPT.
+squared ReLU: arXiv:2109.08668; query-key normalisation: arXiv:2010.04245; RMSNorm: arXiv:1910.07467; SwiGLU:
+arXiv:2002.05202; grouped queries: arXiv:2305.13245; nanoGPT, github.com/karpathy/nanoGPT.
 """
 
 import math
@@ -39,60 +41,78 @@ class Shape:
     n_head: int = 3
     width: int = 96
     context: int = 64  # most tokens it can look at
-    dialect: Literal["modern", "gpt2"] = "modern"
+    dialect: Literal["modern", "gpt2", "llama"] = "modern"
     bias: bool = False  # biases in the linear layers and norms (GPT-2 has them, nanoGPT's small presets do not)
     tied: bool = False  # the output layer is the embedding table again
     dropout: float = 0.0
     residual: bool = True  # the `x +` of the two formulas; without it each layer replaces what came before
     positions: bool = True  # without them attention sees a bag of characters, cut only by the mask
     norm: bool = True
+    kv_heads: int = 0  # heads of keys and values, each for as many queries; 0: one for each query
+    hidden: int = 0  # numbers inside the MLP; 0: 4 C
+    theta: float = 10_000.0  # rotary positions: how slowly the slowest pair of numbers turns
 
     def __post_init__(self) -> None:
-        if self.dialect not in ("modern", "gpt2"):
-            raise ValueError(f"dialect must be modern or gpt2, got {self.dialect[:20]!r}")
+        if self.dialect not in ("modern", "gpt2", "llama"):
+            raise ValueError(f"dialect must be modern, gpt2 or llama, got {self.dialect[:20]!r}")
         if self.n_head < 1 or self.width % self.n_head:
             raise ValueError(
                 f"width must be a multiple of the number of heads, got width {self.width} and {self.n_head} heads"
             )
-        if self.dialect == "modern" and self.width // self.n_head % 2:
+        if self.n_head % self.kept_heads:
+            raise ValueError(f"heads must be a multiple of kv_heads, got {self.n_head} and {self.kv_heads}")
+        if self.dialect != "gpt2" and self.width // self.n_head % 2:
             raise ValueError(f"width / heads must be even for rotary positions, got {self.width} / {self.n_head}")
 
     def as_dict(self) -> dict[str, int | float | str | bool]:
         return asdict(self)
 
     @property
+    def kept_heads(self) -> int:
+        return self.kv_heads or self.n_head
+
+    @property
+    def inside(self) -> int:
+        """Numbers inside the MLP."""
+        return self.hidden or 4 * self.width
+
+    @property
     def matrix_parameters(self) -> int:
-        """12 L C^2: attention's four C x C matrices and the MLP's two C x 4C."""
-        return 12 * self.n_layer * self.width**2
+        """12 L C^2: attention's four C x C matrices and the MLP's two C x 4C. Grouped queries have smaller k and v, a
+        gated MLP has a third matrix.
+        """
+        attention = 2 * self.width**2 + 2 * self.width**2 * self.kept_heads // self.n_head
+        return self.n_layer * (attention + (3 if self.dialect == "llama" else 2) * self.width * self.inside)
 
 
 class Cache:
-    """Keys and values of the tokens already seen, in buffers allocated once: (L, 2, B, H, S, D)."""
+    """Keys and values of the tokens already seen, in buffers allocated once: (L, 2, B, G, S, D)."""
 
     def __init__(self, shape: Shape, batch: int, length: int, like: Tensor) -> None:
         head_width = shape.width // shape.n_head
-        self.buffer = like.new_zeros((shape.n_layer, 2, batch, shape.n_head, length, head_width))
+        self.buffer = like.new_zeros((shape.n_layer, 2, batch, shape.kept_heads, length, head_width))
         self.length = 0  # tokens seen so far
 
     @property
     def nbytes_used(self) -> int:
-        """Bytes of the part that holds tokens: 2 L H D T times bytes per number."""
+        """Bytes of the part that holds tokens: 2 L G D T times bytes per number."""
         return self.buffer[:, :, :, :, : self.length].numel() * self.buffer.element_size()
 
 
 class Norm(nn.Module):
-    """LayerNorm, without weights in the modern dialect; the identity where `shape.norm` is off."""
+    """LayerNorm, without weights in the modern dialect, RMSNorm in llama; the identity where `shape.norm` is off."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        gpt2 = shape.dialect == "gpt2"
-        self.weight = nn.Parameter(torch.ones(shape.width)) if gpt2 else None
-        self.bias = nn.Parameter(torch.zeros(shape.width)) if gpt2 and shape.bias else None
+        self.weight = nn.Parameter(torch.ones(shape.width)) if shape.dialect != "modern" else None
+        self.bias = nn.Parameter(torch.zeros(shape.width)) if shape.dialect == "gpt2" and shape.bias else None
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         if not self.shape.norm:
             return x
+        if self.shape.dialect == "llama":
+            return F.rms_norm(x, (x.shape[-1],), self.weight, 1e-5)
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias)
 
 
@@ -103,31 +123,36 @@ def rotate(x: Float[Tensor, "B T N D"], turns: Complex[Tensor, "T D/2"]) -> Floa
 
 
 class Attention(nn.Module):
-    """Every position asks (q), every earlier one answers (k) and gives (v), in H heads side by side."""
+    """Every position asks (q), every earlier one answers (k) and gives (v), in H heads side by side.
+
+    G heads of keys and values: H of them, or fewer, each of which serves H / G heads of queries.
+    """
 
     def __init__(self, shape: Shape, layer: int) -> None:
         super().__init__()
         self.shape, self.layer = shape, layer
-        self.qkv = skip_init(nn.Linear, shape.width, 3 * shape.width, bias=shape.bias)
+        rows = shape.width + 2 * shape.width // shape.n_head * shape.kept_heads
+        self.qkv = skip_init(nn.Linear, shape.width, rows, bias=shape.bias)
         self.out = skip_init(nn.Linear, shape.width, shape.width, bias=shape.bias)
 
     def forward(
         self, x: Float[Tensor, "B T C"], turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None
     ) -> Float[Tensor, "B T C"]:
         batch, tokens, width = x.shape
-        heads = self.shape.n_head
-        rows = self.qkv(x).view(batch, tokens, 3 * heads, -1)  # (B, T, 3H, D): the heads of q, then of k, then of v
+        heads, kept = self.shape.n_head, self.shape.kept_heads
+        rows = self.qkv(x).view(batch, tokens, heads + 2 * kept, -1)  # (B, T, H + 2G, D): the heads of q, of k, of v
+        qk, v = rows.split((heads + kept, kept), 2)
         if self.shape.dialect == "modern":
-            qk, v = rows.split((2 * heads, heads), 2)
             qk = F.layer_norm(qk, (qk.shape[-1],))  # query-key normalisation keeps every score within +-sqrt(D)
-            qk = qk if turns is None else rotate(qk, turns)
-            (q, k), v = qk.transpose(1, 2).chunk(2, 1), v.transpose(1, 2)  # (B, H, T, D) each
-        else:
-            q, k, v = rows.transpose(1, 2).chunk(3, 1)
+        if turns is not None:
+            qk = rotate(qk, turns)
+        (q, k), v = qk.transpose(1, 2).split((heads, kept), 1), v.transpose(1, 2)  # (B, H, T, D), twice (B, G, T, D)
         if cache is not None:
             past, now = cache.length, cache.length + tokens
             cache.buffer[self.layer, 0, :, :, past:now], cache.buffer[self.layer, 1, :, :, past:now] = k, v
             k, v = cache.buffer[self.layer, 0, :, :, :now], cache.buffer[self.layer, 1, :, :, :now]
+        if heads > kept:
+            k, v = k.repeat_interleave(heads // kept, 1), v.repeat_interleave(heads // kept, 1)  # (B, H, S, D)
         if maps is not None:
             maps.append(attention_map(q, k))
         whole = tokens == k.shape[2]  # else there is a past: one new token may look at all of it, several need a mask
@@ -157,8 +182,9 @@ class Block(nn.Module):
         self.rng: torch.Generator | None = None  # what dropout draws from: nothing here touches the global seed
         self.norm_1, self.attention = Norm(shape), Attention(shape, layer)
         self.norm_2 = Norm(shape)
-        self.up = skip_init(nn.Linear, shape.width, 4 * shape.width, bias=shape.bias)
-        self.down = skip_init(nn.Linear, 4 * shape.width, shape.width, bias=shape.bias)
+        gates = 2 if shape.dialect == "llama" else 1
+        self.up = skip_init(nn.Linear, shape.width, gates * shape.inside, bias=shape.bias)
+        self.down = skip_init(nn.Linear, shape.inside, shape.width, bias=shape.bias)
 
     def drop(self, x: Tensor) -> Tensor:
         if not self.training or self.shape.dropout == 0:
@@ -169,16 +195,23 @@ class Block(nn.Module):
     def forward(self, x: Tensor, turns: Tensor | None, cache: Cache | None, maps: list[Tensor] | None) -> Tensor:
         looked = self.drop(self.attention(self.norm_1(x), turns, cache, maps))
         x = x + looked if self.shape.residual else looked
-        hidden = self.up(self.norm_2(x))  # (B, T, C) @ (C, 4C)
-        hidden = F.relu(hidden).square() if self.shape.dialect == "modern" else F.gelu(hidden, approximate="tanh")
-        thought = self.drop(self.down(hidden))
+        thought = self.drop(self.down(activated(self.up(self.norm_2(x)), self.shape.dialect)))
         return x + thought if self.shape.residual else thought
+
+
+def activated(hidden: Float[Tensor, "B T M"], dialect: str) -> Tensor:
+    """What the MLP does in its middle: squared ReLU, GELU, or one half of the numbers as the gate of the other."""
+    if dialect == "llama":
+        gate, up = hidden.chunk(2, -1)
+        return F.silu(gate) * up
+    return F.relu(hidden).square() if dialect == "modern" else F.gelu(hidden, approximate="tanh")
 
 
 class Transformer(nn.Module):
     """Token ids in, a score (logit) for every possible next token out, at every position."""
 
-    def __init__(self, shape: Shape, seed: int = 0) -> None:
+    def __init__(self, shape: Shape, seed: int | None = 0) -> None:
+        """seed: None leaves the weights undrawn, for a model that gets others."""
         super().__init__()
         self.shape = shape
         self.turns: Tensor
@@ -189,16 +222,17 @@ class Transformer(nn.Module):
         if self.place is None:
             self.register_buffer("turns", self.rotary_table(), persistent=False)
         self.head = None if shape.tied else skip_init(nn.Linear, shape.width, shape.vocabulary, bias=False)
-        self.initialise(seed)
+        if seed is not None:
+            self.initialise(seed)
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
-        """Draw every matrix from the seed alone. Outputs of layers start small (gpt2) or at zero (modern).
+        """Draw every matrix from the seed alone. Outputs of layers start small (gpt2) or at zero (the others).
 
-        With a zero output layer all logits are equal, so the first loss of the modern dialect is ln V exactly.
+        With a zero output layer all logits are equal, so their first loss is ln V exactly.
         """
         rng = torch.Generator().manual_seed(seed)
-        modern = self.shape.dialect == "modern"
+        modern = self.shape.dialect != "gpt2"
         for name, weight in self.named_parameters():
             if weight.ndim < 2:
                 weight.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -222,9 +256,9 @@ class Transformer(nn.Module):
                 block.rng = torch.Generator(self.embed.weight.device).manual_seed(seed)
 
     def rotary_table(self) -> Complex[Tensor, "S P"]:
-        """e^{i position speed}: pair j turns by 10000^(-2j/D) radians per position, the first fast, the last slowly."""
+        """e^{i position speed}: pair j turns by theta^(-2j/D) radians per position, the first fast, the last slowly."""
         pairs = self.shape.width // self.shape.n_head // 2
-        speed = 10_000.0 ** -(torch.arange(pairs) / pairs)  # (D/2,)
+        speed = self.shape.theta ** -(torch.arange(pairs) / pairs)  # (D/2,)
         angle = torch.outer(torch.arange(self.shape.context), speed)  # (S, D/2)
         return torch.polar(torch.ones_like(angle), angle)
 

@@ -22,6 +22,7 @@ from core.foundations.transformer import Shape, Transformer
 SHIPPED = Path(__file__).parents[2] / "assets" / "weights"
 MODEL_FILE_BYTES = 32_000_000  # largest file a user may upload
 MOST_PARAMETERS = 16_000_000  # largest uploaded model
+LATER = ("kv_heads", "hidden", "theta")  # a Llama's: an uploaded model is none
 LARGEST = 1e6  # a weight beyond it makes nothing but overflows
 
 
@@ -66,21 +67,22 @@ def config_json(shape: Shape, symbols: str, corpus: str) -> str:
     return json.dumps(shape.as_dict() | {"symbols": symbols, "corpus": corpus}, ensure_ascii=False)
 
 
-def opened(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file and what its header says; a ValueError of one sentence if it is none."""
+def opened(data: bytes, what: str = "model file") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and what its header says; a ValueError of one sentence if it is none.
+
+    what: the file is called in that sentence.
+    """
     import safetensors
     import safetensors.torch
 
     if len(data) > MODEL_FILE_BYTES:
-        raise ValueError(
-            f"The model file must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB"
-        )
+        raise ValueError(f"The {what} must be at most {MODEL_FILE_BYTES / 1e6:.0f} MB, got {len(data) / 1e6:.1f} MB")
     try:
         weights = safetensors.torch.load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (safetensors.SafetensorError, ValueError, KeyError):
         raise ValueError(
-            "The model file is not a whole safetensors file; only safetensors are read, never pickles"
+            f"The {what} is not a whole safetensors file; only safetensors are read, never pickles"
         ) from None
     return weights, header.get("__metadata__") or {}
 
@@ -91,13 +93,19 @@ def from_bytes(data: bytes) -> ModelFile:
     try:
         config = json.loads(header["config"])
         shape = Shape(
-            **{field.name: typed(config[field.name], type(field.default), field.name) for field in fields(Shape)}
+            **{
+                field.name: typed(config[field.name], type(field.default), field.name)
+                for field in fields(Shape)
+                if field.name not in LATER
+            }
         )
         symbols, corpus = typed(config["symbols"], str, "symbols"), typed(config["corpus"], str, "corpus")
     except (KeyError, TypeError, json.JSONDecodeError, RecursionError):
         raise ValueError(
             "The model file carries no config of this app: upload a model.safetensors that was downloaded here"
         ) from None
+    if shape.dialect == "llama":
+        raise ValueError("The model file's config is wrong: dialect must be modern or gpt2, got 'llama'")
     check_shape(shape, symbols)
     if not all(torch.isfinite(tensor.float()).all() for tensor in weights.values()):
         raise ValueError("The model file holds numbers that are not finite, so it cannot write")
@@ -182,6 +190,57 @@ def from_gpt2(weights: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
             for part in ("weight", "bias"):
                 tensor = weights[f"h.{layer}.{theirs}.{part}"]
                 ours[f"blocks.{layer}.{mine}.{part}"] = tensor.T.contiguous() if tensor.ndim == 2 else tensor
+    return ours
+
+
+def llama_from_folder(folder: Path, context: int) -> Transformer:
+    """A Llama in the hub's format as our own transformer, in float32; context: the most tokens it will look at."""
+    import safetensors.torch
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shape = Shape(
+        config["vocab_size"],
+        config["num_hidden_layers"],
+        config["num_attention_heads"],
+        config["hidden_size"],
+        context,
+        "llama",
+        tied=config["tie_word_embeddings"],
+        kv_heads=config["num_key_value_heads"],
+        hidden=config["intermediate_size"],
+        theta=config["rope_parameters"]["rope_theta"],
+    )
+    model = Transformer(shape, seed=None)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    ours = from_llama({name.removeprefix("model."): tensor.float() for name, tensor in weights.items()}, shape)
+    model.load_state_dict(ours, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def from_llama(weights: dict[str, Tensor], shape: Shape) -> dict[str, Tensor]:
+    """Names and layout of a Llama's weights -> ours: q, k and v in one matrix, gate and up in one.
+
+    The hub's rotary positions turn the pairs (j, j + D/2) of a head, ours (2j, 2j + 1): q and k have their rows moved.
+    """
+
+    def paired(matrix: Tensor, heads: int) -> Tensor:
+        return matrix.view(heads, 2, -1, matrix.shape[1]).transpose(1, 2).reshape(matrix.shape)
+
+    ours = {"embed.weight": weights["embed_tokens.weight"], "norm.weight": weights["norm.weight"]}
+    if not shape.tied:
+        ours["head.weight"] = weights["lm_head.weight"]
+    for layer in range(shape.n_layer):
+        mine, theirs = f"blocks.{layer}", f"layers.{layer}"
+        q, k, v, out = (weights[f"{theirs}.self_attn.{name}_proj.weight"] for name in "qkvo")
+        gate, up, down = (weights[f"{theirs}.mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        ours |= {
+            f"{mine}.norm_1.weight": weights[f"{theirs}.input_layernorm.weight"],
+            f"{mine}.attention.qkv.weight": torch.cat((paired(q, shape.n_head), paired(k, shape.kept_heads), v)),
+            f"{mine}.attention.out.weight": out,
+            f"{mine}.norm_2.weight": weights[f"{theirs}.post_attention_layernorm.weight"],
+            f"{mine}.up.weight": torch.cat((gate, up)),
+            f"{mine}.down.weight": down,
+        }
     return ours
 
 

@@ -28,6 +28,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from core.foundations import real_model
+from core.foundations.base_model import fetching_words
 from core.foundations.corpus import load_corpus
 from core.foundations.experiment import Config, Step, counted, experiment, quoted, setting
 from core.foundations.figures import Figure, Result
@@ -48,7 +50,7 @@ WAYS = {
     "draw": "drawn, nothing cut",
     "yours": "drawn, your settings",
 }
-UNSEEN = "unseen text"  # what the model never learned from
+UNSEEN = "unseen, by people"  # what the model never learned from
 
 KEPT = Figure("tokens that may still be drawn", "tokens", "baseline", "all that the model knows", headline=True)
 BEST = Figure("probability of the likeliest token", "%", "baseline", "before your settings")
@@ -103,7 +105,14 @@ class DecodeConfig(Config):
         4, "Beams", unit="text", low=1, high=16, slider=True, help="How many texts beam search keeps at once."
     )
     length: int = setting(300, "Length", unit="token", low=8, high=600, more=True, help="How long each text gets.")
-    model: str = setting("shipped", "Model", choices=MODELS, more=True, help="Which trained model writes.")
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=MODELS,
+        more=True,
+        help="Which trained model writes.",
+        sets={real_model.NAME: {"prompt": "The old lighthouse", "length": 60}},
+    )
     model_file: bytes = setting(
         b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("model", "own")
     )
@@ -155,12 +164,12 @@ def what_it_did(name: str, config: DecodeConfig, was: Float[Tensor, "V"], now: F
             f" goes from {best:.0%} to {then:.0%}. Their order stays."
         )
     rule = {
-        "top-k": f"Top-k keeps the {config.top_k} likeliest",
+        "top-k": f"Top-k keeps the {counted(config.top_k, 'likeliest token')}",
         "top-p": f"Top-p keeps the fewest likeliest that together have {100 * config.top_p:g} %",
         "min-p": f"Min-p keeps what has at least {config.min_p:g} of the likeliest's probability",
     }[name]
     if not gone:
-        return f"{rule}. Here that takes nothing away: {counted(left, 'token')} stay."
+        return f"{rule}. Here that takes nothing away: {counted(left, 'token')} {'stays' if left == 1 else 'stay'}."
     return (
         f"{rule}. That takes {counted(gone, 'token')} away, with {lost:.1%} in all; what is left"
         f" ({counted(left, 'token')}) grows to 100 % again."
@@ -263,7 +272,7 @@ def unseen(writer: Writer, length: int) -> Measured | None:
 def decode(config: DecodeConfig) -> Iterator[DecodeStep]:
     """What each rule does to the probabilities of one place, and what text each way of choosing writes."""
     # the model and the prompt
-    fetching = DecodeStep(doing="fetching the model from the hub, once")
+    fetching = DecodeStep(doing=fetching_words(config.model))
     writer, note = yield from with_pauses(load_writer(config.model, config.model_file), fetching)
     prompt = writer.ids(config.prompt)
     if not prompt:

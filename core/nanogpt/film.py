@@ -107,20 +107,18 @@ def of_a_layer(layer: Layer, number: int, shape: Shape) -> Iterator[Stage]:
     """What the heads add together, and then the MLP."""
     last = len(layer.came) - 1
     does = "is added to the row" if shape.residual else "takes the place of the row"
+    heads = "the head hands" if shape.n_head == 1 else f"the {shape.n_head} heads hand"
     yield Stage(
         "the residual connection" if shape.residual else "no residual connection",
-        f"What the {counted(shape.n_head, 'head')} hand on, side by side, is multiplied by a table of weights, and the"
+        f"What {heads} on, side by side, is multiplied by a table of weights, and the"
         f" result {does}. For the last token it is {ratio(layer.attended[last], layer.came[last]):.2f} times as large"
         " as the row was.",
         "added",
     )
-    awake = float((layer.hidden[last] > 0).float().mean())
-    others = "nothing" if shape.dialect == "modern" else "little"
     yield Stage(
         "inside the MLP",
         f"Each row alone goes through a small network, the MLP: {layer.hidden.shape[1]} patterns that it may find in"
-        f" the row, and what to add for each. For the last token {awake:.0%} of them are above 0, the others add"
-        f" {others}.",
+        f" the row, and what to add for each. {of_the_patterns(layer.hidden[last], shape.dialect)}",
         "hidden",
     )
     then = "The next layer does the same with other weights." if number < shape.n_layer else "This was the last layer."
@@ -130,6 +128,16 @@ def of_a_layer(layer: Layer, number: int, shape: Shape) -> Iterator[Stage]:
         f" the last token's row was. {then}",
         "left",
     )
+
+
+def of_the_patterns(hidden: Float[Tensor, "M"], dialect: str) -> str:
+    """How many patterns the last token has: a gated MLP's numbers count below 0, too."""
+    if dialect == "llama":
+        squares = hidden.square().sort(descending=True).values
+        share = float(squares[: len(squares) // 10].sum() / squares.sum())
+        return f"For the last token the strongest tenth of them makes {share:.0%} of the sum of squares."
+    others = "nothing" if dialect == "modern" else "little"
+    return f"For the last token {float((hidden > 0).float().mean()):.0%} of them are above 0, the others add {others}."
 
 
 def ratio(a: Float[Tensor, "C"], b: Float[Tensor, "C"]) -> float:

@@ -53,7 +53,7 @@ FILE_SIZE = Figure(
     "size of the training file",
     "bytes",
     "baseline",
-    "4 bytes for each weight and each number that an optimizer keeps of it, without the header",
+    "4 bytes for each weight and each number that an optimizer keeps of it; the rest: header, random generators",
 )
 LAST_LOSS_B = Figure(
     "last training loss of B", "nats per character", "baseline", "A on the same batch; both before that step's update"

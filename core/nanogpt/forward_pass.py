@@ -3,7 +3,7 @@ r"""One forward pass, written out formula by formula; the model that it opens is
 Token ids in, a row of $C$ numbers for each, $L$ layers of attention and MLP, logits out. Any head, and any MLP, can be
 left out. `largest_difference` compares every tensor with the one that the model itself makes.
 
-Source: Vaswani et al. 2017, section 3; Radford et al. 2019 for the dialect of GPT-2.
+Source: Vaswani et al. 2017, section 3; Radford et al. 2019 for the dialect of GPT-2; Touvron et al. 2023 for Llama's.
 """
 
 import math
@@ -51,9 +51,11 @@ class Pass:
 
 
 def normalised(x: Float[Tensor, "... C"], norm: Norm | None = None) -> Float[Tensor, "... C"]:
-    """Each row with mean 0 and variance 1 (and, in GPT-2, times a weight plus a bias)."""
+    """Each row with mean 0 and variance 1 (in GPT-2, times a weight plus a bias); in a Llama, with mean square 1."""
     if norm is not None and not norm.shape.norm:
         return x
+    if norm is not None and norm.weight is not None and norm.shape.dialect == "llama":
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.weight
     rows = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     if norm is not None and norm.weight is not None:
         rows = rows * norm.weight
@@ -70,15 +72,15 @@ def turned(x: Float[Tensor, "H T D"], turns: Tensor) -> Float[Tensor, "H T D"]:
 def asked(
     attention: Attention, normed: Float[Tensor, "T C"], turns: Tensor | None
 ) -> tuple[Float[Tensor, "H T D"], Float[Tensor, "H T D"], Float[Tensor, "H T D"]]:
-    """q, k and v of every head."""
-    heads = attention.shape.n_head
+    """q, k and v of every head; where heads share a key and a value, each has them."""
+    heads, kept = attention.shape.n_head, attention.shape.kept_heads
     rows = F.linear(normed, attention.qkv.weight, attention.qkv.bias)  # (T, C) @ (C, 3C)
-    q, k, v = rows.view(len(normed), 3, heads, -1).permute(1, 2, 0, 3)  # (T, 3, H, D) -> 3 of (H, T, D)
+    q, k, v = rows.view(len(normed), heads + 2 * kept, -1).transpose(0, 1).split((heads, kept, kept))  # (H, T, D) each
     if attention.shape.dialect == "modern":
         q, k = normalised(q), normalised(k)
-        if turns is not None:
-            q, k = turned(q, turns), turned(k, turns)
-    return q, k, v
+    if turns is not None:
+        q, k = turned(q, turns), turned(k, turns)
+    return q, k.repeat_interleave(heads // kept, 0), v.repeat_interleave(heads // kept, 0)
 
 
 def through_layer(
@@ -101,8 +103,13 @@ def through_layer(
         attended = torch.zeros_like(attended)  # without any head attention adds nothing, not even its bias
     middle = x + attended if block.shape.residual else attended
     hidden = F.linear(normalised(middle, block.norm_2), block.up.weight, block.up.bias)  # (T, C) @ (C, 4C)
-    modern = block.shape.dialect == "modern"
-    hidden = hidden.clamp(min=0) ** 2 if modern else F.gelu(hidden, approximate="tanh")
+    if block.shape.dialect == "modern":
+        hidden = hidden.clamp(min=0) ** 2
+    elif block.shape.dialect == "gpt2":
+        hidden = F.gelu(hidden, approximate="tanh")
+    else:  # a gate for each number: z / (1 + e^-z)
+        gate, up = hidden.chunk(2, -1)
+        hidden = gate / (1 + torch.exp(-gate)) * up
     thought = F.linear(hidden, block.down.weight, block.down.bias) * (0.0 if mlp_out else 1.0)
     left = middle + thought if block.shape.residual else thought
     return Layer(x, normed, q, k, v, scores, shares, mixed, attended, middle, hidden, thought, left)
@@ -179,5 +186,5 @@ def divergence(p: Float[Tensor, "V"], other: Float[Tensor, "V"]) -> float:
 @torch.no_grad()
 def logit_lens(model: Transformer, whole: Pass) -> list[Float[Tensor, "V"]]:
     """What the model would write if it stopped before the first layer, after the first, after the second ..."""
-    rows = [whole.embedded[-1:], *(layer.left[-1:] for layer in whole.layers)]
-    return [torch.softmax(output(model, row)[0], -1) for row in rows]
+    rows = torch.cat([whole.embedded[-1:], *(layer.left[-1:] for layer in whole.layers)])  # (L + 1, C)
+    return list(torch.softmax(output(model, rows), -1))

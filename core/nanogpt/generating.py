@@ -24,19 +24,31 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from core.foundations import real_model
+from core.foundations.base_model import fetching_words, tokenizer_of
 from core.foundations.corpus import load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.hub import Unavailable, fetched
+from core.foundations.hub import Unavailable, fetched, in_thread
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Transformer
 from core.foundations.turns import with_pauses
-from core.foundations.weights import MODEL_FILE_BYTES, from_bytes, gpt2_from_folder, model_bytes, models, shipped
+from core.foundations.weights import (
+    MODEL_FILE_BYTES,
+    from_bytes,
+    gpt2_from_folder,
+    llama_from_folder,
+    model_bytes,
+    models,
+    shipped,
+)
 
+LLAMA_CONTEXT = 512  # tokens of the 8,192 that SmolLM2 could look at
 MODELS = {
     "shipped": "the shipped model (the play and Python's manual)",
     "own": "the model file below: yours, or the one you just trained",
+    real_model.NAME: real_model.WHAT,
     "gpt2": "GPT-2, 124 M parameters (hub; needs a network once)",
 }
 CANDIDATES = 12  # likeliest tokens shown per position
@@ -95,7 +107,13 @@ class GenerateConfig(Config):
         more=True,
         help="Only the fewest top tokens whose probabilities add up to p may be drawn; 1 allows all.",
     )
-    model: str = setting("shipped", "Model", choices=MODELS, help="Which trained model writes.")
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=MODELS,
+        help="Which trained model writes.",
+        sets={real_model.NAME: {"prompt": "The old lighthouse", "length": 60}},
+    )
     model_file: bytes = setting(
         b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("model", "own")
     )
@@ -133,7 +151,7 @@ class Writer:
     def ids(self, text: str) -> list[int]:
         if isinstance(self.encode, dict):
             return [self.encode[symbol] for symbol in text if symbol in self.encode]
-        return self.encode.encode(text).ids  # type: ignore[attr-defined, no-any-return]
+        return self.encode.encode(text, add_special_tokens=False).ids  # type: ignore[attr-defined, no-any-return]
 
     def unknown(self, text: str) -> str:
         """A sentence about the characters of a prompt that the model has never seen."""
@@ -143,7 +161,8 @@ class Writer:
         if not strange:
             return ""
         some = ", ".join(f"“{symbol}”" for symbol in strange[:5]) + (" and others" if len(strange) > 5 else "")
-        return f"This model has never seen {some}, so the prompt goes on without."
+        what = "they are" if len(strange) > 1 else "it is"
+        return f"This model has never seen {some}, so {what} left out."
 
 
 def load_writer(model: str, model_file: bytes) -> Generator[None, None, tuple[Writer, str]]:
@@ -156,6 +175,9 @@ def load_writer(model: str, model_file: bytes) -> Generator[None, None, tuple[Wr
                 "model 'own' needs a model file: train one, or upload a model.safetensors that was downloaded here"
             )
         return character_writer(model_file), ""
+    if model == real_model.NAME:
+        folder = yield from in_thread(real_model.folder, None)
+        return models().get(f"{model}, to write", lambda: llama_writer(folder), writer_bytes), ""
     if model == "gpt2":
         try:
             folder = yield from fetched("openai-community/gpt2")
@@ -188,11 +210,15 @@ def character_writer(data: bytes) -> Writer:
 
 
 def gpt2_writer(folder: Path) -> Writer:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizer_of(folder)
     symbols = tuple(tokenizer.decode([i]) for i in range(tokenizer.get_vocab_size()))
     return Writer(gpt2_from_folder(folder).to(this_machine().device), symbols, tokenizer, None)
+
+
+def llama_writer(folder: Path) -> Writer:
+    tokenizer = tokenizer_of(folder)
+    symbols = tuple(tokenizer.decode([i], skip_special_tokens=False) for i in range(tokenizer.get_vocab_size()))
+    return Writer(llama_from_folder(folder, LLAMA_CONTEXT).to(this_machine().device), symbols, tokenizer, None)
 
 
 def writer_bytes(writer: Writer) -> int:
@@ -223,7 +249,7 @@ def looked_at(maps: list[torch.Tensor] | None) -> Float[np.ndarray, "L H S"] | N
 def generate(config: GenerateConfig) -> Iterator[GenerateStep]:
     """Write with a trained model; each Step is one character and what was considered for its place."""
     # the model: shipped, your own, or fetched from the hub
-    fetching = GenerateStep(0, "", doing="fetching the model from the hub, once")
+    fetching = GenerateStep(0, "", doing=fetching_words(config.model))
     writer, note = yield from with_pauses(load_writer(config.model, config.model_file), fetching)
     # the prompt, then a token at a time
     note = " ".join(sentence for sentence in (note, writer.unknown(config.prompt)) if sentence)

@@ -36,6 +36,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from core.foundations import real_model
+from core.foundations.base_model import fetching_words
 from core.foundations.experiment import Config, Step, experiment, quoted, setting
 from core.foundations.figures import Figure
 from core.foundations.sampling import finite
@@ -104,7 +106,14 @@ class InsideConfig(Config):
     head: int = setting(
         0, "Head of the film", low=0, high=64, more=True, help="Which of its heads; 0 takes the one that matters most."
     )
-    model: str = setting("shipped", "Model", choices=MODELS, more=True, help="Which trained model is opened.")
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=MODELS,
+        more=True,
+        help="Which trained model is opened.",
+        sets={real_model.NAME: {"text": "The capital of France is"}},
+    )
     model_file: bytes = setting(
         b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("model", "own")
     )
@@ -120,6 +129,7 @@ class Knocked:
     p: tuple[float, ...]  # of the candidates
     best: str  # the likeliest token now
     best_p: float
+    best_before: float  # its probability by the whole model
     lens: tuple[tuple[str, float], ...]  # after each layer: the likeliest token then, and its probability
 
 
@@ -162,7 +172,7 @@ def knock_out(writer: Writer, row: Int[Tensor, "T"], whole: Pass, best: list[int
     p, guesses = without.p, [(int(p.argmax()), float(p.max())) for p in logit_lens(writer.model, without)]
     kept, now = tuple(float(p[i]) for i in best), int(p.argmax())
     lens = tuple((writer.symbols[i], round(most, 4)) for i, most in guesses)
-    return Knocked(*part, divergence(whole.p, p), kept, writer.symbols[now], float(p[now]), lens)
+    return Knocked(*part, divergence(whole.p, p), kept, writer.symbols[now], float(p[now]), float(whole.p[now]), lens)
 
 
 def filmed(config: InsideConfig, knocked: list[Knocked]) -> tuple[int, int]:
@@ -207,7 +217,7 @@ def sizes(model: Transformer) -> dict[str, int | str]:
 def inside(config: InsideConfig) -> Iterator[InsideStep]:
     """Open a trained model: every tensor of one forward pass, the logit lens, and what each part is good for."""
     # the model and the text
-    fetching = InsideStep(doing="fetching the model from the hub, once")
+    fetching = InsideStep(doing=fetching_words(config.model))
     writer, note = yield from with_pauses(load_writer(config.model, config.model_file), fetching)
     model = writer.model
     ids = writer.ids(config.text)[-min(MOST_TOKENS, model.shape.context) :]
@@ -259,8 +269,11 @@ def inside(config: InsideConfig) -> Iterator[InsideStep]:
         NEEDED(sum(nats > NEEDS for nats in single), len(single)),
     )
     done_words = f"{quoted(writer.symbols[final])} comes next with {float(whole.p[final]):.0%}"
+    done_words = f"{done_words}. {note}" if note else done_words
     most = max((one for one in knocked if one.part != "all"), key=lambda one: one.nats)
-    yield InsideStep(knocked=(most,), layer=layer, head=head, figures=figures, doing=done_words)
+    yield InsideStep(
+        candidates=seen.candidates, knocked=(most,), layer=layer, head=head, figures=figures, doing=done_words
+    )
 
 
 def refuse_what_is_not_there(config: InsideConfig, writer: Writer, ids: list[int]) -> None:

@@ -127,11 +127,13 @@ def how_sure_it_is(run: Outcome) -> str:
 
 def what_matters_here(run: Outcome) -> str:
     most, needed, part = run[MATTERS], run[NEEDED], run.last.knocked[0]
+    comes = "still comes" if part.best == run.last.candidates[0][0] else "comes"
+    verb = "changes" if needed.measured == 1 else "change"
     name = "the MLP" if part.part == "mlp" else f"head {int(part.part) + 1}"
     return (
         f"Knock out one part at a time: {name} of layer {part.layer + 1} matters most here. Without it the prediction"
-        f" changes by {most.measured:.2f} nats (KL divergence), and {quoted(part.best)} comes first with"
-        f" {part.best_p:.0%}. {needed.measured:.0f} of {needed.expected:.0f} heads and MLPs change it by more than"
+        f" changes by {most.measured:.2f} nats (KL divergence), and {quoted(part.best)} {comes} first with"
+        f" {part.best_p:.0%}. {needed.measured:.0f} of {needed.expected:.0f} heads and MLPs {verb} it by more than"
         f" {NEEDS} nats."
     )
 
@@ -326,8 +328,8 @@ STEPS = (
         how_many_it_needs,
         lambda run: (
             f"{run[NEEDED].measured:.0f} of {run[NEEDED].expected:.0f} change the prediction by more than {NEEDS}"
-            " nats: the ones in an orange frame. Press Layer 2, then Head 2: there the last token, r, takes"
-            " most from the t two places before it. Then press Knock out and Head 2 again, and see what becomes of n."
+            " nats: the ones in an orange frame. Click the thickest, head 2 of layer 2, to go closer: there the last"
+            " token, r, takes most from the t two places before it. Knock out shows what becomes of n without it."
         ),
     ),
     Ask(

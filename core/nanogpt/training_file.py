@@ -108,7 +108,7 @@ def saved(trainer: Trainer, done: Done) -> bytes | None:
 
 def restored(trainer: Trainer, data: bytes) -> Done:
     """Put a new trainer where the run in the file was. Raises ValueError with one sentence where that cannot be."""
-    tensors, header = opened(data)
+    tensors, header = opened(data, "training file")
     try:
         told = json.loads(header["training"])
         settings, scaler = told["settings"], told["scaler"]

@@ -45,7 +45,7 @@ def train_panels(config: TrainConfig) -> list[Panel]:
             aspect=1.0,
             height=290,
             legend=KINDS,
-            x="the two directions in which they differ most",
+            x="the two main directions",
         ),
         view(
             "maps",

@@ -17,7 +17,7 @@ def inside_panels(config: InsideConfig) -> list[Panel]:
             "anatomy",
             "",
             hint="Click to go closer; point at a cell to see where its number comes from.",
-            legend=[("a", "below 0"), ("b", "above 0"), ("hot", "share: the stronger, the more")],
+            legend=[("a", "below 0"), ("b", "above 0"), ("c", "share: the stronger, the more")],
         ),
     ]
     return [player("pass", "", film, scrub="stage", rate=0.3, bar_before=0)]
@@ -30,7 +30,12 @@ def draw_inside(step: InsideStep, sketch: Sketch) -> None:
     frames: list[tuple[str, dict[str, Any]]] = []
     for stage in step.stages:
         at: dict[str, Any] = {"place": stage.place, "layer": step.layer, "head": step.head}
-        frames.append((stage.name, {"says": stage.says, "map": at | ({} if frames else {"give": give})}))
+        frames.append(
+            (
+                stage.name,
+                {"says": f"{stage.name.capitalize()}: {stage.says}", "map": at | ({} if frames else {"give": give})},
+            )
+        )
     sketch.film("pass", frames, opens=0)
 
 

@@ -270,7 +270,7 @@ def test_at_temperature_zero_nothing_surprises():
 def test_a_prompt_of_unknown_characters_starts_a_new_line():
     first = next(generate(GenerateConfig(prompt="漢字", length=1)))
     assert first.text == "\n"
-    assert first.note == first.doing == "This model has never seen “漢”, “字”, so the prompt goes on without."
+    assert first.note == first.doing == "This model has never seen “漢”, “字”, so they are left out."
 
 
 def test_what_a_prompt_loses_is_said():

@@ -37,6 +37,7 @@ from core.nanogpt.lesson import LESSON, what_matters_here
 SHAPES = {
     "modern": Shape(20, 3, 2, 16, 24),
     "gpt2": Shape(20, 3, 2, 16, 24, "gpt2", bias=True, tied=True),
+    "llama": Shape(20, 3, 4, 16, 24, "llama", tied=True, kv_heads=2, hidden=40, theta=1e5),
     "bare": Shape(20, 2, 2, 16, 24, residual=False, norm=False, positions=False),
 }
 IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
@@ -214,7 +215,7 @@ def test_the_head_that_the_tour_shows_looks_two_places_back():
     steps, last, _ = run()
     assert (last.layer, last.head) == (1, 1)
     assert (
-        "Press Layer 2, then Head 2"
+        "head 2 of layer 2"
         in verdict(
             next(step for step in LESSON.steps if step.experiment == "inside"),
             Outcome(by_figure(last.figures), None, last),

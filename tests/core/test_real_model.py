@@ -14,6 +14,7 @@ from core.foundations.hub import in_thread
 from core.foundations.turns import without_pauses
 from core.foundations.weights import models
 from core.lora.text import Extent, TextConfig, text
+from core.nanogpt.generating import load_writer
 
 QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
@@ -60,6 +61,16 @@ def test_it_answers(base):
     assert sum(weight.numel() for weight in base.model.parameters()) == 134_515_008
     logits, _ = next_logits(base.model, torch.tensor([base.ids(QUESTION).tolist()]), None)
     assert base.text([int(logits.argmax())]) == "The"
+
+
+def test_our_own_transformer_writes_what_it_writes(base):
+    writer, _ = without_pauses(load_writer(real_model.NAME, b""))
+    ids = torch.tensor([writer.ids("The capital of France is")])
+    with torch.no_grad():
+        ours, theirs = writer.model(ids), base.model(input_ids=ids).logits
+    assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
+    assert writer.symbols[int(ours[0, -1].argmax())] == " Paris"
+    assert writer.ids(QUESTION)[0] == 1 and writer.symbols[1] == "<|im_start|>"
 
 
 def test_two_runs_share_one_copy(folder):

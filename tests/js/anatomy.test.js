@@ -9,6 +9,7 @@ import { Camera } from "../../assets/js/anatomy/camera.js";
 import { Model, origin } from "../../assets/js/anatomy/model.js";
 import { World, between, holds } from "../../assets/js/anatomy/world.js";
 import { Bin } from "../../assets/js/dom.js";
+import { rowsOf } from "../../assets/js/anatomy/beside.js";
 import { mount } from "../../assets/js/views/anatomy.js";
 
 const { frames, wanted } = JSON.parse(readFileSync(new URL("../golden/anatomy.json", import.meta.url), "utf8"));
@@ -142,6 +143,18 @@ test("buttons open layers and heads, and knock them out", () => {
   view.destroy();
 });
 
+test("what becomes likeliest without a part has a row of its own", () => {
+  const told = { candidates: ["a", "b", "c", "d", "e"].map((token, at) => [token, 0.5 / (at + 1)]) };
+  const model = /** @type {any} */ ({ told });
+  const p = [0.1, 0.1, 0.1, 0.1, 0.3];
+  const tokens = (/** @type {any} */ gone) => rowsOf(model, gone).map(([token, , now]) => [token, now]);
+  assert.deepEqual(tokens(null).at(-1), ["d", 0.125]);
+  assert.deepEqual(tokens({ p, best: "b", best_p: 0.1 }).at(-1), ["d", 0.1]);
+  assert.deepEqual(tokens({ p, best: "e", best_p: 0.3 }).at(-1), ["e", 0.3]);
+  const beyond = rowsOf(model, { p, best: "z", best_p: 0.4, best_before: 0.02 });
+  assert.deepEqual([beyond.length, ...beyond.slice(-1)], [4, ["z", 0.02, 0.4]]);
+});
+
 test("the arrow keys read numbers, and Escape goes back out", () => {
   const place = document.body.appendChild(document.createElement("div"));
   const view = mount(place, { id: "map", hint: "Click." });
@@ -156,7 +169,7 @@ test("the arrow keys read numbers, and Escape goes back out", () => {
   const stop = frames.findIndex((/** @type {any} */ f) => f.map.place === "shares");
   view.show?.(frames, stop, 0);
   key("ArrowLeft");
-  assert.match(note(), /of what “b” takes in/);
+  assert.match(note(), /of what “b” \(token 5\) takes in, 26 % comes from “a” \(token 4\)/);
   key("ArrowUp");
   assert.match(note(), /“a”/);
   key("Escape");

@@ -46,7 +46,27 @@ export const drawWays = (place, model, { mode, focus, knocked, narrow }, press) 
   if (held >= 0) all.find((one) => one.textContent === was)?.focus();
 };
 
-const percent = (/** @type {number} */ p) => (p < 0.0005 ? "0" : short(+(100 * p).toPrecision(2))) + " %";
+const percent = (/** @type {number} */ p) =>
+  (p < 0.0005 ? "< 0.05" : short(+(100 * p).toPrecision(p > 0.1 ? 3 : 2))) + " %";
+
+/**
+ * Next tokens with their probabilities, before and now: the likeliest, and the one that is likeliest now.
+ * @param {import("./model.js").Model} model
+ * @param {any} gone
+ * @returns {[string, number, number][]}
+ */
+export const rowsOf = (model, gone) => {
+  /** @type {[string, number, number][]} */
+  const all = model.told.candidates.map((/** @type {[string, number]} */ [token, p], /** @type {number} */ at) => [
+    token,
+    p,
+    gone ? gone.p[at] : p,
+  ]);
+  const rows = all.slice(0, BARS);
+  if (!gone || rows.some(([token]) => token === gone.best)) return rows;
+  const best = all.find(([token]) => token === gone.best) ?? [gone.best, gone.best_before, gone.best_p];
+  return [...rows.slice(0, BARS - 1), best];
+};
 
 /**
  * The likeliest next tokens, and beside them what they are without the part that is knocked out.
@@ -60,21 +80,19 @@ export const drawNext = (place, model, knocked) => {
   const list = place.appendChild(make("div", "viz-anatomy-next"));
   list.appendChild(make("h5", "", "The next token"));
   const gone = knocked && model.without(knocked.layer, knocked.part);
-  model.told.candidates
-    .slice(0, BARS)
-    .forEach((/** @type {[string, number]} */ [token, p], /** @type {number} */ at) => {
-      const row = list.appendChild(make("div", "viz-anatomy-row"));
-      row.appendChild(make("span", "viz-anatomy-token", visible(token)));
-      const bars = row.appendChild(make("span", "viz-anatomy-bars"));
-      const bar = (/** @type {number} */ share, /** @type {string} */ ink) => {
-        const one = bars.appendChild(make("i"));
-        one.style.width = `${100 * share}%`;
-        one.style.background = `var(--viz-${ink})`;
-      };
-      bar(p, "a");
-      if (gone) bar(gone.p[at], "b");
-      row.appendChild(make("span", "", gone ? `${percent(p)} → ${percent(gone.p[at])}` : percent(p)));
-    });
+  for (const [token, p, now] of rowsOf(model, gone)) {
+    const row = list.appendChild(make("div", "viz-anatomy-row"));
+    row.appendChild(make("span", "viz-anatomy-token", visible(token)));
+    const bars = row.appendChild(make("span", "viz-anatomy-bars"));
+    const bar = (/** @type {number} */ share, /** @type {string} */ ink) => {
+      const one = bars.appendChild(make("i"));
+      one.style.width = `${100 * share}%`;
+      one.style.background = `var(--viz-${ink})`;
+    };
+    bar(p, "a");
+    if (gone) bar(now, "b");
+    row.appendChild(make("span", "", gone ? `${percent(p)} → ${percent(now)}` : percent(p)));
+  }
   place.appendChild(make("p", "", wordsOn(model, gone)));
 };
 
@@ -90,7 +108,7 @@ const wordsOn = (model, gone) => {
     );
   if (!model.told.knocked) return "";
   return (
-    `Nothing is knocked out. In an orange frame: heads and MLPs without which the prediction changes by more than ${model.told.needs}` +
+    `Nothing is knocked out. On the whole model, orange frames mark heads and MLPs without which the prediction changes by more than ${model.told.needs}` +
     " nats, the thicker the more. “So far”: what the model would write if it stopped after that layer."
   );
 };

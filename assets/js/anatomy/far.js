@@ -86,5 +86,12 @@ export const far = (on, box, r) => {
   const [token, p] = ((k && model.without(k.layer, k.part)) ?? model.told).lens[box.layer + 1];
   const words = `${visible(token)}  ${Math.round(100 * p)} %`;
   const y = r.y + r.h - Math.max(11, 55 * on.view.scale);
+  const low = Math.max(
+    ...on.world
+      .thumbs(box)
+      .map((thumb) => on.onScreen(thumb))
+      .map((t) => t.y + t.h),
+  );
+  if (y - on.tiles.size / 2 < low) return; // a model of many layers, seen from very far
   on.write(r.w > 140 ? `so far: ${words}` : words, r.x + r.w / 2, y, { align: "center", most: r.w - 6 });
 };

@@ -170,7 +170,11 @@ const round = (/** @type {number} */ value) => short(+value.toFixed(2)).replace(
  * @returns {{says: string, from: From[]}}
  */
 export const origin = (model, { layer, head, name }, r, c) => {
-  const token = (/** @type {number} */ at) => `“${model.told.tokens[at].replaceAll("\n", "↵")}”`;
+  const token = (/** @type {number} */ at) => {
+    const all = model.told.tokens;
+    const twice = all.indexOf(all[at]) !== all.lastIndexOf(all[at]); // then its place is told, too
+    return `“${all[at].replaceAll("\n", "↵")}”${twice ? ` (token ${at + 1})` : ""}`;
+  };
   const rows = model.layer(layer);
   const one = rows.heads[Math.max(head, 0)];
   const width = rows.came.columns;
@@ -179,6 +183,12 @@ export const origin = (model, { layer, head, name }, r, c) => {
     model.told.shape.residual
       ? `The residual connection adds: ${round(a.at(r, c))} + ${round(b.at(r, c))} = ${round(all.at(r, c))}.`
       : `This model has no residual connection: what is new takes the place of the row: ${round(all.at(r, c))}.`;
+  /** @type {Record<string, string>} */
+  const middles = {
+    modern: `a column of ${width} weights; 0 if negative, else squared`,
+    gpt2: `a column of ${width} weights; GELU of it`,
+    llama: `two columns of ${width} weights: one sum z is a gate, z / (1 + e^−z), for the other`,
+  };
   const kind = { q: "asks with (q)", k: "answers with (k)", v: "gives (v)" };
   switch (name) {
     case "came":
@@ -241,7 +251,7 @@ export const origin = (model, { layer, head, name }, r, c) => {
       };
     case "hidden":
       return {
-        says: `The row of ${token(r)}, normalized, times a column of ${width} weights; ${gpt2 ? "GELU of it" : "0 if negative, else squared"}: ${round(rows.hidden.at(r, c))}.`,
+        says: `The row of ${token(r)}, normalized, times ${middles[model.told.shape.dialect]}: ${round(rows.hidden.at(r, c))}.`,
         from: [{ name: "middle", row: r }],
       };
     case "thought":

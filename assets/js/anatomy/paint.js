@@ -128,6 +128,7 @@ export class Painter {
     ctx.stroke();
     if (r.w < 40) return;
     const size = Math.max(this.tiles.size, Math.min(22, 34 * this.view.scale));
+    if (box.kind === "layer" && 100 * this.view.scale < size) return; // its heads fill it, seen from very far
     const y = r.y + Math.max(size * 0.8, 34 * this.view.scale);
     this.write(box.title, r.x + r.w / 2, y, { align: "center", size, bold: true, most: r.w - 6 });
   }

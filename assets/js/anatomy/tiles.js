@@ -14,7 +14,7 @@ const rgb = (/** @type {string} */ hex) => [1, 3, 5].map((i) => parseInt(hex.sli
  * @param {boolean} signed
  */
 const tileOf = (rows, columns, value, signed) => {
-  const [cold, hot, a, b] = ["cold", "hot", "a", "b"].map((name) => rgb(color(name)));
+  const [cold, hot, a, b] = ["cold", "c", "a", "b"].map((name) => rgb(color(name)));
   const tile = new OffscreenCanvas(columns, rows);
   const ctx = /** @type {OffscreenCanvasRenderingContext2D} */ (tile.getContext("2d"));
   const image = ctx.createImageData(columns, rows);

@@ -25,6 +25,8 @@ const SHORT = {
 const beside = (/** @type {number} */ boxes, /** @type {boolean} */ narrow) =>
   Math.ceil(Math.sqrt(boxes * (narrow ? 0.85 : 1.9)));
 
+const HEADS_FROM = 230; // right of the rows that come in, with room for the names of the heads
+
 /**
  * The matrices of a head, from left to right.
  * @param {number} x
@@ -68,7 +70,7 @@ const insideOf = (model, layer, box) => {
     const part = head >= 0 ? String(head) : ["hidden", "thought"].includes(name) ? "mlp" : "";
     matrices.push({ layer, head, part, name, title, short, x, y, w, h: TALL, rows: from, square });
   };
-  const start = left + 150; // of the heads
+  const start = left + HEADS_FROM;
   const end = start + across * (HEAD.wide + 30);
   const middle = top + (down * HEAD.high) / 2 - TALL / 2;
   put("came", "rows come in", left, middle, 110);
@@ -108,7 +110,7 @@ export class World {
     const columns = beside(layers + 2, narrow);
     const across = heads > 6 ? 2 : 1;
     const size = {
-      w: 24 + 150 + across * (HEAD.wide + 30) + 20 + 110 + 24,
+      w: 24 + HEADS_FROM + across * (HEAD.wide + 30) + 20 + 110 + 24,
       h: 70 + Math.ceil(heads / across) * HEAD.high + 60 + TALL + 60,
     };
     this.w = columns * (size.w + GAP) + GAP;

@@ -244,7 +244,7 @@ export const mount = (place, spec) => {
       const names = [...levels.map(levelName), ...[...series.values()].map((s) => `${s.label} -0.0000`)];
       const wanted = 14 + Math.max(0, ...names.map((name) => ctx.measureText(name).width));
       const narrow = wanted > 0.34 * w;
-      const margin = narrow ? 10 : wanted;
+      const margin = narrow ? size : wanted; // half of the last number stands beyond the axis
       const heights = niceTicks(b.y0, b.y1, h / 55);
       const left = size * 1.8 + 8 + Math.max(...heights.map((t) => ctx.measureText(short(t)).width));
       box = { left: Math.max(size * 3.6, left), top: 8, right: w - margin, bottom: h - size * 2.9, b, heights, narrow };

@@ -128,9 +128,9 @@ export const mount = (place, spec) => {
     const grid = color("grid");
     const size = textSize();
     const letters = { color: ink, size, family: getComputedStyle(document.body).fontFamily };
-    const axis = (/** @type {any} */ a) => ({
+    const axis = (/** @type {any} */ a, /** @type {number} */ room) => ({
       ...a,
-      title: { ...a.title, font: letters },
+      title: { ...a.title, font: { ...letters, size: Math.min(size, room / (0.52 * (a.title?.text?.length || 1))) } },
       gridcolor: grid,
       zerolinecolor: grid,
       linecolor: grid,
@@ -139,7 +139,7 @@ export const mount = (place, spec) => {
     // margins and heights are given for the letters of every day
     const grow = size / 13;
     const { t, r, b, l } = { t: 0, r: 0, b: 0, l: 0, ...spec.layout.margin };
-    const margin = { t: t * grow, r: r * grow, b: b * grow, l: l * grow };
+    const margin = { t: t * grow, r: grow > 1 ? (r + 6) * grow : r, b: b * grow, l: l * grow };
     const height = (spec.height || 280) * Math.sqrt(grow);
     let extra = 0;
     if (spec.layout.showlegend) {
@@ -155,8 +155,11 @@ export const mount = (place, spec) => {
       font: letters,
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      xaxis: axis(reach ? { ...spec.layout.xaxis, range: [0, 1.05 * reach] } : spec.layout.xaxis),
-      yaxis: axis(spec.layout.yaxis),
+      xaxis: axis(
+        reach ? { ...spec.layout.xaxis, range: [0, 1.05 * reach] } : spec.layout.xaxis,
+        width - margin.l + margin.r,
+      ),
+      yaxis: axis(spec.layout.yaxis, height + extra),
     };
   };
 

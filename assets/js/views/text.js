@@ -8,8 +8,11 @@ import { make } from "../dom.js";
 export const mount = (place, spec) => {
   const pre = place.appendChild(make("pre", "viz-text" + (spec.prose ? " viz-prose" : ""), spec.text || ""));
   pre.tabIndex = 0;
-  const height = matchMedia("(max-width: 700px)").matches ? spec.narrow || spec.height : spec.height;
-  if (height) pre.style.height = `calc(${height}px * var(--grow))`;
+  if (spec.height) {
+    pre.classList.add("viz-high");
+    pre.style.setProperty("--high", `${spec.height}px`);
+    pre.style.setProperty("--high-narrow", `${spec.narrow || spec.height}px`);
+  }
   return {
     update: ({ text, marks = [] }) => {
       const letters = [...text]; // as Python counts them
