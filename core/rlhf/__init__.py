@@ -15,6 +15,9 @@ What can go wrong is *reward hacking* (`hacking`): the reward model is not the t
 choices. A policy trained on that copy finds its mistakes, and the learned reward goes on rising while the true one
 falls.
 
+Where a program can check an answer, neither clicks nor a reward model are needed: *GRPO* (`grpo`) compares a group of
+answers to the same prompt with each other.
+
 *DPO* (`dpo`) reaches the same goal without a reward model: the optimum of step 3 can be solved for $r$, and then the
 choices train the policy directly.
 
@@ -23,7 +26,7 @@ policies of about 100,000 parameters (`policy.py`). The taste is yours, by click
 rule there is a true reward to compare with. Your clicks go with you from one experiment to the next.
 
 Read in this order: `postcards.py`, `policy.py`, `reward.py`, `preferences.py`, `ppo.py`, `hacking.py`, `best_of_n.py`,
-`answers.py`, `dpo.py`.
+`grpo.py`, `answers.py`, `dpo.py`.
 
 Code -> paper: `RewardModel` -> $r_\theta$, `Choices` -> the pairs $(y_w, y_l)$, `load_policy` -> $\pi^\text{SFT}$, the
 reference.
@@ -31,17 +34,20 @@ Left out: large models, several people with different tastes, safety: what is le
 postcards.
 Source: Christiano et al. 2017, arXiv:1706.03741; Stiennon et al. 2020, arXiv:2009.01325; Ouyang et al. 2022
 (InstructGPT), arXiv:2203.02155; Rafailov et al. 2023 (DPO), arXiv:2305.18290; Gao et al. 2022 (over-optimization),
-arXiv:2210.10760.
+arXiv:2210.10760; Shao et al. 2024 (GRPO), arXiv:2402.03300.
 """
 
 from core.rlhf.preferences import PreferencesConfig, PreferencesStep, preferences
 from core.rlhf.ppo import PpoConfig, PpoStep, ppo
 from core.rlhf.hacking import HackingConfig, HackingStep, hacking
+from core.rlhf.grpo import GrpoConfig, GrpoStep, grpo
 from core.rlhf.dpo import DpoConfig, DpoStep, dpo
 
 __all__ = [
     "DpoConfig",
     "DpoStep",
+    "GrpoConfig",
+    "GrpoStep",
     "HackingConfig",
     "HackingStep",
     "PpoConfig",
@@ -49,6 +55,7 @@ __all__ = [
     "PreferencesConfig",
     "PreferencesStep",
     "dpo",
+    "grpo",
     "hacking",
     "ppo",
     "preferences",

@@ -4,6 +4,8 @@ from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
 from core.rlhf.dpo import ACCURACY, BEST_KL_THREE, CAP, TARGET_KL
 from core.rlhf.dpo import GOLD as DPO_GOLD
+from core.rlhf.grpo import KL as GRPO_KL
+from core.rlhf.grpo import RIGHT, SILENT
 from core.rlhf.hacking import GOLD_END, LARGE_BETA, PROXY_END
 from core.rlhf.ppo import GOLD as PPO_GOLD
 from core.rlhf.ppo import KL
@@ -113,6 +115,36 @@ def hacking_story(run: Outcome) -> str:
     return f"What changed most in the cards: {changed}" if any(symbol.isdigit() for symbol in changed) else ""
 
 
+# --- grpo -------------------------------------------------------------------------------------------------------------
+
+
+def grpo_right(run: Outcome) -> str:
+    share = run[RIGHT]
+    learned = "It has learned the task" if share.measured > 90 else "It has learned part of it"
+    learned = learned if share.difference > 10 else "It has hardly learned anything"
+    return (
+        f"{learned}: {share.measured:.0f} % of its cards are right, where the reference's were {share.expected:.0f} %."
+        " Nobody clicked, and no reward model was trained: a program said right or wrong."
+    )
+
+
+def grpo_silent(run: Outcome) -> str:
+    silent = run[SILENT]
+    meaning = "so it learned from fewer and fewer of them" if silent.difference > 10 else "so most still taught it"
+    return (
+        f"At the start {silent.expected:.0f} % of the groups were all right or all wrong, at the end"
+        f" {silent.measured:.0f} %: such a group pushes nothing, {meaning}."
+    )
+
+
+def grpo_distance(run: Outcome) -> str:
+    kl = run[GRPO_KL]
+    return (
+        f"It moved {kl.expected:.1f} nats per card away from the reference; k3, from the drawn words alone, says"
+        f" {kl.measured:.1f}."
+    )
+
+
 # --- dpo --------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +236,15 @@ LESSON = Lesson(
             "three penalties, and the true reward beside the learned one",
             (hacking_turn, hacking_penalty, hacking_story),
             ("rlhf.ppo", "rlhf.reward", "rlhf.postcards"),
+        ),
+        Card(
+            "grpo",
+            "Let a program check the answers",
+            "deeper",
+            9,
+            "groups of answers, right or wrong, and no critic",
+            (grpo_right, grpo_silent, grpo_distance),
+            ("rlhf.ppo_parts", "rlhf.policy", "rlhf.postcards"),
         ),
         Card(
             "dpo",

@@ -93,7 +93,7 @@ def card_log_probs(model: Transformer, cards: Cards) -> Float[Tensor, "N"]:
     return (log_probs(model, cards.tokens) * cards.mask).sum(1)
 
 
-# --- step 0: supervised fine-tuning -----------------------------------------------------------------------------------
+# --- step 1: supervised fine-tuning -----------------------------------------------------------------------------------
 
 
 def train(

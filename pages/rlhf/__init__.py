@@ -3,6 +3,7 @@
 from pages._kit.page import Page, Picture
 from pages.rlhf.diagram import diagram
 from pages.rlhf.dpo import dpo_panels, draw_dpo
+from pages.rlhf.grpo import draw_grpo, grpo_panels
 from pages.rlhf.hacking import draw_hacking, hacking_panels
 from pages.rlhf.ppo import draw_ppo, ppo_panels
 from pages.rlhf.preferences import draw_preferences, preferences_panels
@@ -20,6 +21,7 @@ PAGE = Page(
         "preferences": Picture(preferences_panels, draw_preferences, folded=("agreement", "loss")),
         "ppo": Picture(ppo_panels, draw_ppo, folded=("clipped", "entropy", "before", "now")),
         "hacking": Picture(hacking_panels, draw_hacking, folded=("proxies", "golds")),
+        "grpo": Picture(grpo_panels, draw_grpo, folded=("kl", "clipped")),
         "dpo": Picture(dpo_panels, draw_dpo),
     },
     (
@@ -32,6 +34,11 @@ PAGE = Page(
         ("Schulman et al. 2017, Proximal Policy Optimization", "https://arxiv.org/abs/1707.06347"),
         ("Gao et al. 2022, Scaling Laws for Reward Model Overoptimization", "https://arxiv.org/abs/2210.10760"),
         ("Rafailov et al. 2023, Direct Preference Optimization", "https://arxiv.org/abs/2305.18290"),
+        ("Shao et al. 2024, DeepSeekMath (GRPO)", "https://arxiv.org/abs/2402.03300"),
+        ("Guo et al. 2025, DeepSeek-R1", "https://arxiv.org/abs/2501.12948"),
+        ("Liu et al. 2025, Understanding R1-Zero-Like Training (Dr. GRPO)", "https://arxiv.org/abs/2503.20783"),
+        ("Yu et al. 2025, DAPO", "https://arxiv.org/abs/2503.14476"),
+        ("Schulman 2020, Approximating KL Divergence", "http://joschu.net/blog/kl-approx.html"),
         (
             "Huang et al. 2022, The 37 Implementation Details of PPO",
             "https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details/",

@@ -61,6 +61,7 @@ def test_the_turn_is_only_claimed_where_it_happened():
         ("ppo", {"rule": "you", "clicks": "abba", "steps": 1, "batch": 8}, "only you can judge"),
         ("hacking", {"steps": 3, "batch": 8, "pairs": 20}, "the true reward ended at"),
         ("hacking", {"rule": "you", "clicks": "abba", "steps": 3, "batch": 8}, "looks like success"),
+        ("grpo", {"steps": 3, "questions": 2, "epochs": 1}, "a program said right or wrong"),
         ("dpo", {"steps": 2, "pairs_used": 12, "most_n": 4}, "ranks"),
         ("dpo", {"steps": 2, "pairs_used": 12, "most_n": 4, "answers": "three"}, "the best policy is known exactly"),
     ],
