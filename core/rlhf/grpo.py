@@ -70,7 +70,7 @@ SIDES = ("PPO's whitening", "GRPO", "Dr. GRPO")
 RIGHT = Figure("right answers after training", "%", "baseline", "the reference, on the same prompts", headline=True)
 SILENT = Figure("groups without signal, last three steps", "%", "baseline", "in the first three steps", headline=True)
 KL = Figure(
-    "KL to the reference, k3", "nats per card", "theory", "exact, over the whole vocabulary; k3: on the words drawn",
+    "KL to the reference, k3", "nats per card", "theory", "exact; k3, on the words drawn, is that on average",
     headline=True,
 )  # fmt: skip
 BELOW = Figure("words whose k3 is below 0", "words", "theory", "x - ln x - 1 is never below 0")

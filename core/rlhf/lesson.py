@@ -140,8 +140,8 @@ def grpo_silent(run: Outcome) -> str:
 def grpo_distance(run: Outcome) -> str:
     kl = run[GRPO_KL]
     return (
-        f"It moved {kl.expected:.1f} nats per card away from the reference; k3, from the drawn words alone, says"
-        f" {kl.measured:.1f}."
+        f"It moved {kl.expected:.1f} nats per card away from the reference. k3 estimates that from the drawn words"
+        f" alone, right on average: here it says {kl.measured:.1f}."
     )
 
 

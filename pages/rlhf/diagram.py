@@ -6,6 +6,37 @@ from pages._kit.diagram import Diagram, arrow, box, group, label, stack
 
 
 def diagram(config: Any) -> Diagram:
+    """The loop of the chosen experiment."""
+    return of_groups(config) if hasattr(config, "group") else of_choices(config)
+
+
+def of_groups(config: Any) -> Diagram:
+    """GRPO (Shao et al. 2024, figure 4): no reward model, no critic."""
+    group, beta = config.group, config.beta
+    shapes = [
+        box(4, 116, 84, 52, "prompt", "one card begun", color="d"),
+        arrow((88, 142), (110, 142)),
+        box(112, 116, 96, 52, "policy", f"writes {group} answers", color="a"),
+        arrow((208, 142), (236, 142)),
+        stack(238, 120, 92, 46, min(4, group), "answers", f"a group of {group}", color="e"),
+        arrow((342, 142), (366, 142)),
+        box(368, 116, 92, 52, "program", "right or wrong", color="b"),
+        arrow((414, 168), (414, 190)),
+        box(318, 192, 192, 44, "A = (r - mean) / std", "compared within the group", color="c"),
+        arrow((318, 214), (160, 214), (160, 170)),
+        label(240, 206, "push each word by A"),
+        box(112, 26, 96, 48, "reference", "as it began", color="level"),
+        arrow((160, 74), (160, 114)),
+        label(206, 98, f"less {beta:g} KL"),
+    ]
+    alt = (
+        f"The policy writes {group} answers to one prompt, a program says which are right, and each is compared with"
+        f" its group; its words are pushed by that, less {beta:g} times the distance from the reference."
+    )
+    return Diagram(shapes, 540, 244, alt)
+
+
+def of_choices(config: Any) -> Diagram:
     """With the choices that the reward model learns from and the weight of the KL penalty."""
     pairs, beta = getattr(config, "asked", getattr(config, "pairs", 200)), getattr(config, "beta", 0.3)
     shapes = [

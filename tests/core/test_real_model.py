@@ -14,9 +14,9 @@ from core.foundations.hub import in_thread
 from core.foundations.turns import without_pauses
 from core.foundations.weights import models
 from core.lora.text import Extent, TextConfig, text
-from core.nanogpt.generating import load_writer
+from core.nanogpt.generating import GenerateConfig, generate, load_writer
 
-QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+QUESTION = real_model.asked("What is the capital of France?")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,14 @@ def test_our_own_transformer_writes_what_it_writes(base):
     assert (ours - theirs).abs().max() < 1e-3 * theirs.abs().max()
     assert writer.symbols[int(ours[0, -1].argmax())] == " Paris"
     assert writer.ids(QUESTION)[0] == 1 and writer.symbols[1] == "<|im_start|>"
+
+
+def test_it_answers_a_question_and_stops_by_itself():
+    config = GenerateConfig(model=real_model.NAME, prompt=QUESTION, length=40, temperature=0.0)
+    *_, last = steps = list(generate(config))
+    answer = "".join(step.text for step in steps[1:])
+    assert "Paris" in answer and answer.endswith(real_model.END) and last.position < 40
+    assert last.figures
 
 
 def test_two_runs_share_one_copy(folder):
