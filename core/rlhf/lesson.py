@@ -2,7 +2,7 @@
 
 from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
-from core.rlhf.dpo import ACCURACY, BEST_KL_THREE, CAP, TARGET_KL
+from core.rlhf.dpo import ACCURACY, TARGET_KL
 from core.rlhf.dpo import GOLD as DPO_GOLD
 from core.rlhf.grpo import KL as GRPO_KL
 from core.rlhf.grpo import RIGHT, SILENT
@@ -175,14 +175,6 @@ def dpo_target(run: Outcome) -> str:
     )
 
 
-def three_because(run: Outcome) -> str:
-    few = run[BEST_KL_THREE]
-    return (
-        f"The formula says {few.expected:.2f} nats and the exact number is {few.measured:.2f}: when the best of the"
-        f" three is always taken, the KL is -ln of its probability, {run[CAP].measured:.2f} nats, and never more."
-    )
-
-
 def hacking_because(run: Outcome) -> str:
     gold, proxy = run[GOLD_END], run[PROXY_END]
     return (
@@ -304,20 +296,26 @@ LESSON = Lesson(
             hacking_because,
         ),
         Look("Read the cards of the end: this is how it cheats.", "now", "hacking"),
+        Ask(
+            "Where a program can check the answer, no reward model can be cheated. Here it asks for exactly two words"
+            " of the sea. GRPO compares eight answers to the same prompt with each other. At the end, when nearly all"
+            " are right: how many groups still teach it something?",
+            "grpo",
+            {},
+            ("under a third", "a third to four fifths", "more than four fifths"),
+            lambda run: band(100 - run[SILENT].measured, 100 / 3, 80),
+            lambda run: (
+                f"In the last three steps {100 - run[SILENT].measured:.0f} % of the groups held both right and wrong"
+                f" answers, in the first three {100 - run[SILENT].expected:.0f} %. Where all are alike, none is better"
+                f" than its group. Of its cards {run[RIGHT].measured:.0f} % are right now, {run[RIGHT].expected:.0f} %"
+                " were."
+            ),
+        ),
         Run(
             "DPO needs no reward model: the choices train the policy directly. Watch reward against distance.",
             "dpo",
             {},
             "frontier",
-        ),
-        Ask(
-            "Of 64 answers the best is taken, and only three different answers exist. Is the KL ln n - (n-1)/n = 3.17"
-            " nats?",
-            "dpo",
-            {"answers": "three", "most_n": 64, "steps": 10},
-            ("it is less", "yes, to within 0.1", "it is more"),
-            lambda run: band(run[BEST_KL_THREE].difference, -0.1, 0.1),
-            three_because,
         ),
     ),
 )

@@ -6,7 +6,7 @@ from core.foundations.experiment import find
 from core.foundations.figures import Outcome, by_figure
 from core.foundations.lesson import Ask, takeaways, verdict
 from core.foundations.recorder import Recorder, drain
-from core.rlhf.dpo import BEST_KL_THREE, CAP
+from core.rlhf.grpo import RIGHT, SILENT
 from core.rlhf.hacking import GOLD_END, PROXY_END
 from core.rlhf.lesson import LESSON, hacking_turn
 from core.rlhf.ppo import GOLD, PROXY
@@ -32,8 +32,9 @@ def outcome_of(*results, config=None):
         (2, (GOLD_END(0.4, 1.1), PROXY_END(4.0, 1.5)), 1),
         (2, (GOLD_END(-4.7, 1.1), PROXY_END(6.9, 1.6)), 2),
         (2, (PROXY_END(6.9, 1.6),), None),
-        (3, (BEST_KL_THREE(1.1, 3.17), CAP(1.1)), 0),
-        (3, (BEST_KL_THREE(3.15, 3.17), CAP(4.0)), 1),
+        (3, (SILENT(79.0, 8.0), RIGHT(98.0, 18.0)), 0),
+        (3, (SILENT(50.0, 8.0), RIGHT(98.0, 18.0)), 1),
+        (3, (SILENT(10.0, 8.0), RIGHT(98.0, 18.0)), 2),
     ],
 )
 def test_the_figures_decide(place, results, right):
