@@ -5,7 +5,7 @@ from core.foundations.lesson import Ask, Card, Lesson, Look, Run
 from core.qlora.budget import BIG_QLORA, BIG_WHOLE, PRECISIONS
 from core.qlora.damage import FLIPS, FLIPS_AFTER, GAIN, GAP, GAP_CLOSED, KINDS, LEAD, PERPLEXITY
 from core.qlora.meter_figures import peak_of
-from core.qlora.microscope import BITS, BLOCKS_CHANGED, ERROR, OTHER_ERROR, ZEROS
+from core.qlora.microscope import ALREADY, BITS, BLOCKS_CHANGED, ERROR, OTHER_ERROR, ZEROS
 
 # --- microscope -------------------------------------------------------------------------------------------------------
 
@@ -16,7 +16,16 @@ def microscope_error(run: Outcome) -> str:
         meaning = "about as much as on normally distributed numbers"
     else:
         meaning = f"{'more' if error.ratio > 1 else 'less'} than on normally distributed numbers"
-    return f"Rounding changed the weights by {error.measured:.2g} % of their size, {meaning} ({error.expected:.2g} %)."
+    before = (
+        f" 32 neighbors had at most {run[ALREADY].measured:.0f} different values before that: the file that this model"
+        " comes from stored 4 bits of each."
+        if run[ALREADY].measured <= 16
+        else ""
+    )
+    return (
+        f"Rounding changed the weights by {error.measured:.2g} % of their size, {meaning} ({error.expected:.2g} %)."
+        f"{before}"
+    )
 
 
 def microscope_bits(run: Outcome) -> str:

@@ -78,6 +78,8 @@ ZEROS = Figure(
     "all but the outlier, if its factor is large enough",
     headline=True,
 )
+STORED_BLOCKS = 500  # of 32 weights, whose different values are counted
+ALREADY = Figure("different values among 32 neighboring weights, before quantizing", "values", "limit", "all different")
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,7 @@ def measured(weight: Tensor, stored: Stored, back: Tensor, config: MicroscopeCon
             INFORMATION.of(bits=bits)(
                 entropy_bits(used), entropy_bits(noise_used), source=f"{INFORMATION.source}; at most {bits}"
             ),
+            ALREADY(float(kinds_in_a_block(weight)), 32.0),
         ),
         doing=f"error: {error:.2%} of the weights' size; on normal numbers {noise_error:.2%}",
     )
@@ -295,6 +298,12 @@ def measured(weight: Tensor, stored: Stored, back: Tensor, config: MicroscopeCon
         ),
         doing=f"weighed: {total:.3f} bits per weight",
     )
+
+
+def kinds_in_a_block(weight: Tensor) -> int:
+    """The most different values that any 32 neighboring weights have: with at most 16, they had 4 bits before."""
+    some = weight.flatten()[: 32 * STORED_BLOCKS]
+    return max(len(set(block.tolist())) for block in some[: len(some) // 32 * 32].view(-1, 32))
 
 
 def formula_text(config: MicroscopeConfig) -> str:

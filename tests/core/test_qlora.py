@@ -291,7 +291,7 @@ def test_a_matrix_of_a_hub_model_in_several_files(tmp_path, monkeypatch):
         yield
         return tmp_path
 
-    monkeypatch.setattr("core.qlora.layer.fetched", there)
+    monkeypatch.setattr("core.foundations.base_model.fetched", there)
     monkeypatch.setattr("core.qlora.layer.MOST_WEIGHTS", 2**14)
     got = without_pauses(load_matrix("HuggingFaceTB/SmolLM2-135M", 2, "up_proj"))
     assert torch.equal(got, model.model.layers[1].mlp.up_proj.weight[:128])

@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_left_out_and_said(monkeypatch):
 
 def test_a_hub_model_that_is_too_large_is_not_even_fetched(monkeypatch, refusal):
     free_memory(monkeypatch, 3e9)
-    monkeypatch.setattr(module, "fetched", lambda name: pytest.fail("it began to fetch"))
+    monkeypatch.setattr("core.foundations.base_model.fetched", lambda name: pytest.fail("it began to fetch"))
     told = refusal(lambda: run(model="meta-llama/Llama-2-7b-hf"))
     assert told.startswith(
         f"{HUB['meta-llama/Llama-2-7b-hf'].what}, in the fewest bits chosen, needs 3.5 GB of memory, and 3.0 GB are"
