@@ -11,23 +11,23 @@ d_{out})$ numbers are trained instead of $d_{in} d_{out}$; gradients and optimiz
 only they are saved and shared. Drop the product and you have the original model again; add it to $W$ once, and it costs
 no time.
 
-The bet is that a change that is worth learning has low rank. The four experiments ask that question in turn: a language
+The bet is that a change that is worth learning has low rank. The experiments ask that question in turn: a language
 model and another text (`text`), a task whose change has a known rank (`toy`), what LoRA costs in models that do not fit
-here (`count`), and what more rank buys (`sweep`).
+here (`count`), what its descendants change (`variants`), and what more rank buys (`sweep`).
 
 Read in this order: `adapter.py` (the trick, forty lines, equal to peft's layer), `text.py`, `toy.py`, `count.py`,
-`sweep.py`.
+`variants.py`, `sweep.py`.
 
 Code -> paper: `rank` -> r, `alpha` -> alpha, `A`, `B` -> A, B, `base` -> W_0, `change()` -> Delta W, `d_in` -> k,
 `d_out` -> d.
-Left out: which layers to adapt when; other adapters (VeRA shares A and B over layers, DoRA learns magnitude and
-direction apart); several adapters at once.
+Left out: which layers to adapt when; adapters that share A and B over layers (VeRA); several adapters at once.
 Source: Hu et al. 2021, arXiv:2106.09685; peft, github.com/huggingface/peft.
 """
 
 from core.lora.text import TextConfig, TextStep, text
 from core.lora.toy import ToyConfig, ToyStep, toy
 from core.lora.count import CountConfig, CountStep, count
+from core.lora.variants import VariantsConfig, VariantsStep, variants
 from core.lora.sweep import SweepConfig, SweepStep, sweep
 from core.lora.controls import ControlsStep
 
@@ -41,8 +41,11 @@ __all__ = [
     "TextStep",
     "ToyConfig",
     "ToyStep",
+    "VariantsConfig",
+    "VariantsStep",
     "count",
     "sweep",
     "text",
     "toy",
+    "variants",
 ]

@@ -151,7 +151,7 @@ def wear(model: Any, adapter: AdapterFile, alpha: float, called: str = "") -> An
                 f"The adapter is for another model: {shown(name)} is {here[0]} x {here[1]} here and {there[0]} x"
                 f" {there[1]} in the file"
             )
-    adapted = adapt(model, adapter.rank, alpha, list(adapter.pairs), 0, rank_stable=adapter.rank_stable, called=called)
+    adapted = adapt(model, adapter.rank, alpha, list(adapter.pairs), 0, called=called, use_rslora=adapter.rank_stable)
     with torch.no_grad():
         for name, layer in lora_layers(adapted).items():
             layer.lora_A["default"].weight.copy_(adapter.pairs[name][0])

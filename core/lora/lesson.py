@@ -8,6 +8,9 @@ from core.lora.sweep import CUT_GAIN, CUT_SIZE, FULL_LOSS, FULL_WEIGHTS, GAIN, W
 from core.lora.text import BEST_STOP, FILE, LOSS, REVERSED
 from core.lora.text import SHARE as TEXT_SHARE
 from core.lora.toy import DROP, LEFT, NEW_TASK, OLD_TASK, OLD_TASK_OFF
+from core.lora.variants import FORGOTTEN, LEARNED, VARIANTS
+from core.lora.variants import NEW as VARIANT_NEW
+from core.lora.variants import OLD as VARIANT_OLD
 
 CONTROLS = {
     "multiplying the inputs by 16": ARM.of(arm="inputs x 16, nothing trained"),
@@ -112,6 +115,33 @@ def count_embeddings(run: Outcome) -> str:
     )
 
 
+def variants_trade(run: Outcome) -> str:
+    learned, forgotten = run[LEARNED].measured, run[FORGOTTEN]
+    less, kept = learned < 97, forgotten.measured < forgotten.expected - 0.02
+    if less and kept:
+        meaning = "it learns less and forgets less"
+    elif kept:
+        meaning = "it forgets less and learns no less"
+    else:
+        meaning = "here it does not forget less"
+    return (
+        f"LoRA got {learned:.0f} % of what full fine-tuning gained on the new text, and lost {forgotten.measured:.2f}"
+        f" nats on the old one, where full fine-tuning lost {forgotten.expected:.2f}: {meaning}."
+    )
+
+
+def variants_best(run: Outcome) -> str:
+    names = [name for kind, name in VARIANTS.items() if kind != "full"]
+    losses = {name: run[VARIANT_NEW.of(variant=name)].measured for name in names}
+    lost = {name: run[VARIANT_OLD.of(variant=name)].difference for name in names}
+    best, keeps = min(losses, key=lambda name: losses[name]), min(lost, key=lambda name: lost[name])
+    same = "which also forgot least" if best == keeps else f"while {keeps} forgot least ({lost[keeps]:+.2f} nats)"
+    return (
+        f"At the same rate {best} learned most ({losses[best]:.2f} nats per token; plain LoRA {losses['LoRA']:.2f}),"
+        f" {same}. Another rate can turn that round."
+    )
+
+
 def sweep_gain(run: Outcome) -> str:
     loss, one, eight = run[FULL_LOSS], run[GAIN.of(rank=1)].measured, run[GAIN.of(rank=8)].measured
     return (
@@ -179,6 +209,15 @@ LESSON = Lesson(
             "Llama, GPT-3 and others, built without memory",
             (count_share, count_file, count_embeddings),
             ("lora.published", "lora.adapter"),
+        ),
+        Card(
+            "variants",
+            "Compare LoRA with its descendants",
+            "deeper",
+            22,
+            "rsLoRA, LoRA+, DoRA, PiSSA, and what each forgets",
+            (variants_trade, variants_best),
+            ("lora.tuning", "lora.adapter"),
         ),
         Card(
             "sweep",

@@ -304,7 +304,7 @@ def line_up(
         for rank in (FULL, *RANKS):
             frozen = {id(weight): weight for weight in base.model.parameters()} if rank else {}
             model: Any = copy.deepcopy(base.model, frozen)
-            model = adapt(model, rank, ALPHA, layers, seed, rank_stable=True) if rank else model.requires_grad_(True)
+            model = adapt(model, rank, ALPHA, layers, seed, use_rslora=True) if rank else model.requires_grad_(True)
             rate = config.learning_rate if rank else config.full_learning_rate
             tuner = Tuner(
                 model,

@@ -74,13 +74,13 @@ def adapter_weights(model: Any) -> int:
 
 
 def adapt(
-    model: Any, rank: int, alpha: float, layers: list[str], seed: int, *, rank_stable: bool = False, called: str = ""
+    model: Any, rank: int, alpha: float, layers: list[str], seed: int, *, called: str = "", **switches: Any
 ) -> Any:
     """The model with peft's LoRA layers in place of the named ones; A from the seed, B zero, so nothing has changed
     yet.
 
-    rank_stable: the scale is alpha / sqrt(r) instead of alpha / r. called: the base model's name in the adapter's
-    config.
+    called: the base model's name in the adapter's config. switches: of peft, for LoRA's variants; with
+    `init_lora_weights` A and B begin as peft makes them.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -89,13 +89,13 @@ def adapt(
         lora_alpha=alpha,  # type: ignore[arg-type]
         target_modules=layers,
         lora_dropout=0.0,
-        use_rslora=rank_stable,
         task_type="CAUSAL_LM",
+        **switches,
     )
     adapted: Any = get_peft_model(model, plan)
     adapted.peft_config["default"].base_model_name_or_path = called or None
     rng = torch.Generator().manual_seed(seed)
-    for layer in lora_layers(adapted).values():
+    for layer in () if "init_lora_weights" in switches else lora_layers(adapted).values():
         fill(layer.lora_A["default"].weight, rng)
     return adapted.eval()
 
@@ -216,11 +216,17 @@ class Tuner:
         learning_rate: float,
         steps: int,
         seed: int,
+        faster: float = 1.0,
     ) -> None:
+        """faster: how many times as fast as the rest the matrices B learn (LoRA+)."""
         self.model, self.train_ids, self.context, self.batch = model, train_ids, context, batch
         self.learning_rate, self.steps, self.taken = learning_rate, steps, 0
         self.free = [weight for weight in model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.free, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        b = {id(weight) for name, weight in model.named_parameters() if "lora_B" in name and faster != 1}
+        groups = [([weight for weight in self.free if (id(weight) in b) == own], faster if own else 1.0)
+                  for own in (False, True)]  # fmt: skip
+        kinds = [{"params": weights, "times": times} for weights, times in groups if weights]
+        self.optimizer = torch.optim.AdamW(kinds, learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
         self.rng = torch.Generator().manual_seed(seed)
         self.device = next(model.parameters()).device
         weights = list(model.parameters())
@@ -232,7 +238,7 @@ class Tuner:
         """One optimizer step; returns its loss in nats per token. Yields between parts of the batch."""
         rate = self.learning_rate * schedule(self.taken, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         inputs, targets = (ids.to(self.device) for ids in batch_of(self.train_ids, self.context, self.batch, self.rng))
         self.model.train()
         total = 0.0
