@@ -118,11 +118,18 @@ class SlimBlocks(gr.Blocks):
         return config
 
     def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> Any:
-        """Gradio's, with the names of the parameters in place of "parameter_459"."""
+        """Gradio's, with the names of the parameters in place of "parameter_459", without descriptions that are empty;
+        where a default depends on a choice, it says so.
+        """
         info = super().get_api_info(all_endpoints, page)
         for described in info["named_endpoints"].values():
             for parameter in described["parameters"]:
                 parameter["label"] = parameter["parameter_name"]
+                if parameter.get("parameter_default", 0) is None:
+                    parameter["python_type"]["description"] = "None: what suits the model"
+            for value in (*described["parameters"], *described["returns"]):
+                if not value["python_type"].get("description"):
+                    value["python_type"].pop("description", None)
         return info
 
 

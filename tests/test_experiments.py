@@ -387,11 +387,11 @@ def test_a_link_names_every_bad_value_and_what_the_experiment_does_not_have():
 
 
 def test_a_link_that_chooses_a_model_shows_the_defaults_it_brings():
-    link = {"tab": "lora", "run": "text", "model": "smollm2", "batch": "2"}
+    link = {"tab": "lora", "run": "text", "model": "smollm2", "batch": "5"}
     *_, values, problem = from_query(link, topics())
-    assert problem == "" and values["batch"] == 2 and values["steps"] == 12 and values["context"] == 32
+    assert problem == "" and values["batch"] == 5 and values["steps"] == 12 and values["context"] == 32
     one = experiments("lora")["text"]
-    assert parse_qsl(query_for(one, one.config_type(**values))[1:])[2:] == [("batch", "2"), ("model", "smollm2")]
+    assert parse_qsl(query_for(one, one.config_type(**values))[1:])[2:] == [("batch", "5"), ("model", "smollm2")]
 
 
 @pytest.mark.parametrize("topic", topics())

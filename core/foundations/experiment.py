@@ -105,12 +105,12 @@ def settings(config_type: type[Config]) -> tuple[dataclasses.Field[Any], ...]:
 
 def defaults(config_type: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of all settings beside these values: a choice may bring its own for others (`sets`)."""
-    told = {field.name: field.default for field in settings(config_type)}
+    usual = {field.name: field.default for field in settings(config_type)}
     for field in settings(config_type):
         for choice, brought in field.metadata["sets"].items():
             if values.get(field.name, field.default) == choice:
-                told |= brought
-    return told
+                usual |= brought
+    return usual
 
 
 def config_of(config_type: type[Config], values: Mapping[str, Any]) -> Config:

@@ -26,9 +26,9 @@ def noise_seed_field() -> Any:
     return seed_field("Seed of the noise", help, more=False)
 
 
-def context_field() -> Any:
-    """The context of a small transformer, in characters."""
-    return setting(32, "Context", unit="character", low=8, high=128, more=True, help=LONGER)
+def context_field(default: int = 32, *, high: int = 128, unit: str = "character") -> Any:
+    """The context of a transformer, in what it reads."""
+    return setting(default, "Context", unit=unit, low=8, high=high, more=True, help=LONGER)
 
 
 def width_field() -> Any:
@@ -43,10 +43,10 @@ def layers_field(default: int = 2, *, high: int = 4, more: bool = True) -> Any:
     return setting(default, "Layers", unit="layer", low=1, high=high, more=more, help=help, slider=True)
 
 
-def batch_field(*, high: int = 32) -> Any:
-    """The sequences that one training step of a small transformer learns from."""
+def batch_field(default: int = 8, *, high: int = 32) -> Any:
+    """The sequences that one training step of a transformer learns from."""
     help = "More sequences per step give smoother gradients; each step takes longer."
-    return setting(8, "Batch", unit="sequence", low=1, high=high, more=True, help=help, slider=True)
+    return setting(default, "Batch", unit="sequence", low=1, high=high, more=True, help=help, slider=True)
 
 
 def guidance_field(default: float = 2.0) -> Any:

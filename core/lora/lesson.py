@@ -214,7 +214,7 @@ LESSON = Lesson(
             "variants",
             "Compare LoRA with its descendants",
             "deeper",
-            22,
+            23,
             "rsLoRA, LoRA+, DoRA, PiSSA, and what each forgets",
             (variants_trade, variants_best),
             ("lora.tuning", "lora.adapter"),

@@ -33,7 +33,7 @@ from core.foundations.base_model import Base, load_base, validate
 from core.foundations.corpus import CORPORA, load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.settings import own_file_field, own_text_field, seed_field
+from core.foundations.settings import batch_field, context_field, own_file_field, own_text_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
 from core.lora.spectrum import LAYERS, RANKS, Spectrum, held_by, looked_into, put_cut, singular_parts
 from core.lora.tuning import (
@@ -143,25 +143,8 @@ class SweepConfig(Config):
         help="Higher makes each step of full fine-tuning larger, until its loss blows up.",
         slider=True,
     )
-    context: int = setting(
-        64,
-        "Context",
-        unit="token",
-        low=8,
-        high=128,
-        more=True,
-        help="A longer context lets the model look further back; each step takes longer.",
-    )
-    batch: int = setting(
-        2,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=16,
-        more=True,
-        help="More sequences per step make the steps steadier; each step takes longer.",
-        slider=True,
-    )
+    context: int = context_field(64, high=128, unit="token")
+    batch: int = batch_field(2, high=16)
     seed: int = seed_field(
         help="The first of the seeds: another one gives other batches and other adapters.", high=2**32 - 1
     )

@@ -51,7 +51,7 @@ from core.foundations.corpus import ASSETS, CORPORA, load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.machine import this_machine
-from core.foundations.settings import own_file_field, own_text_field, seed_field
+from core.foundations.settings import batch_field, context_field, own_file_field, own_text_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
 from core.lora.adapter_file import ADAPTER_FILE_BYTES, MOST_RANK, AdapterFile, files_of, read_adapter, wear
 from core.lora.tuning import (
@@ -85,7 +85,7 @@ class Extent:
     looks: int = 4  # how often training pauses to be evaluated and to write
 
 
-USUAL, SHORT = Extent(), Extent((-1.0, 0.0, 0.5, 1.0, 1.5, 2.0), 160, 2)
+USUAL, SHORT = Extent(), Extent((-1.0, 0.0, 0.5, 1.0, 2.0), 160, 2)
 TEMPERATURE = 0.7
 LOSS = Figure("validation loss", "nats per token", "baseline", "the base on the same tokens", headline=True)
 SHARE = Figure("trained fraction of all weights", "%", "theory", "sum of r (d + k), over all weights", "computed", True)
@@ -161,25 +161,8 @@ class TextConfig(Config):
         more=True,
         help="More tokens give a longer sample; each takes time to write.",
     )
-    context: int = setting(
-        64,
-        "Context",
-        unit="token",
-        low=8,
-        high=512,
-        more=True,
-        help="A longer context lets the model look further back; each step takes longer.",
-    )
-    batch: int = setting(
-        8,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=64,
-        more=True,
-        help="More sequences per step make the steps steadier; each step takes longer.",
-        slider=True,
-    )
+    context: int = context_field(64, high=512, unit="token")
+    batch: int = batch_field(8, high=64)
     model: str = setting(
         "shipped",
         "Base model",
@@ -189,7 +172,7 @@ class TextConfig(Config):
             "SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once;"
             " most need a GPU."
         ),
-        sets={real_model.NAME: {"steps": 12, "learning_rate": 0.003, "context": 32, "batch": 3, "length": 20}},
+        sets={real_model.NAME: {"steps": 12, "learning_rate": 0.003, "context": 32, "batch": 2, "length": 20}},
     )
     precision: str = setting(
         "float32",

@@ -32,12 +32,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from core.foundations.base_model import Base, load_base, validate
-from core.foundations.corpus import load_corpus
+from core.foundations.corpus import CORPORA, load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.settings import seed_field
+from core.foundations.settings import batch_field, context_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
-from core.lora.sweep import TEXTS
 from core.lora.tuning import (
     Tuner,
     adapt,
@@ -96,7 +95,10 @@ class VariantsConfig(Config):
     """The text, and what all variants share."""
 
     corpus: str = setting(
-        "play", "New text", choices={name: TEXTS[name] for name in ("play", "tinyshakespeare")}, help="What is learned."
+        "play",
+        "New text",
+        choices={name: CORPORA[name] for name in ("play", "tinyshakespeare")},
+        help="What is learned.",
     )
     rank: int = setting(
         8, "Rank r", low=1, high=64, slider=True, help="The same for all. At a high rank rsLoRA's larger scale matters."
@@ -126,25 +128,8 @@ class VariantsConfig(Config):
         more=True,
         help="Of full fine-tuning, which needs a lower one.",
     )
-    context: int = setting(
-        64,
-        "Context",
-        unit="token",
-        low=8,
-        high=128,
-        more=True,
-        help="A longer context lets the model look further back; each step takes longer.",
-    )
-    batch: int = setting(
-        4,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=16,
-        more=True,
-        slider=True,
-        help="More sequences per step make the steps steadier; each step takes longer.",
-    )
+    context: int = context_field(64, high=128, unit="token")
+    batch: int = batch_field(4, high=16)
     seed: int = seed_field(high=2**32 - 1)
 
 
@@ -209,8 +194,8 @@ def variants(config: VariantsConfig) -> Iterator[VariantsStep]:
     new = validation_start(base, corpus, config.context, EVALUATED)
     old = validation_start(base, load_corpus(OLD_TEXT), config.context, EVALUATED)
     before = tuple(without_pauses(validate(base.model, ids, config.context)) for ids in (new, old))
-    told = f"the base: {before[0]:.3f} nats per token on the new text, {before[1]:.3f} on the old"
-    yield VariantsStep(base=(before[0], before[1]), doing=told)
+    words = f"the base: {before[0]:.3f} nats per token on the new text, {before[1]:.3f} on the old"
+    yield VariantsStep(base=(before[0], before[1]), doing=words)
     ids = yield from with_pauses(encoded(base, corpus.train), VariantsStep(doing="cutting the text into tokens"))
     check_windows(ids, config.context)
     ended: list[Ended] = []
@@ -219,8 +204,8 @@ def variants(config: VariantsConfig) -> Iterator[VariantsStep]:
         if one is None:
             return
         ended.append(one)
-        told = f"{VARIANTS[variant]}: {one.new:.3f} on the new text, {one.old:.3f} on the old"
-        yield VariantsStep(variant, config.steps, base=(before[0], before[1]), ended=tuple(ended), doing=told)
+        words = f"{VARIANTS[variant]}: {one.new:.3f} on the new text, {one.old:.3f} on the old"
+        yield VariantsStep(variant, config.steps, base=(before[0], before[1]), ended=tuple(ended), doing=words)
     yield VariantsStep(figures=figures_of(ended, before[0], before[1]), doing="done")
 
 
@@ -266,15 +251,15 @@ def figures_of(ended: list[Ended], base_new: float, base_old: float) -> tuple[Re
     lora, full = by_name["lora"], by_name["full"]
     best = min((one for one in ended if one is not full), key=lambda one: one.new)
     gain = base_new - full.new
-    told = [
+    results = [
         LEARNED(100 * (base_new - lora.new) / gain if gain > 0 else None),
         FORGOTTEN(lora.old - base_old, full.old - base_old),
         BEST(best.new, lora.new, source=f"plain LoRA; the lowest is {VARIANTS[best.variant]}'s"),
     ]
     for one in ended:
         name = VARIANTS[one.variant]
-        told += [NEW.of(variant=name)(one.new, base_new), OLD.of(variant=name)(one.old, base_old)]
-        told.append(WEIGHTS.of(variant=name)(one.trained, one.by_formula))
+        results += [NEW.of(variant=name)(one.new, base_new), OLD.of(variant=name)(one.old, base_old)]
+        results.append(WEIGHTS.of(variant=name)(one.trained, one.by_formula))
         if one is not full:
-            told.append(UNTRAINED.of(variant=name)(one.untrained, 0.0))
-    return tuple(told)
+            results.append(UNTRAINED.of(variant=name)(one.untrained, 0.0))
+    return tuple(results)

@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Float
 
 from core.foundations import real_model
-from core.foundations.base_model import fetching_words, tokenizer_of
+from core.foundations.base_model import fetching_words, folder_of, tokenizer_of
 from core.foundations.corpus import load_corpus
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.hub import Unavailable, fetched, in_thread
+from core.foundations.hub import Unavailable, fetched
 from core.foundations.machine import this_machine
 from core.foundations.sampling import Choice, write
 from core.foundations.transformer import Transformer
@@ -177,7 +177,7 @@ def load_writer(model: str, model_file: bytes) -> Generator[None, None, tuple[Wr
             )
         return character_writer(model_file), ""
     if model == real_model.NAME:
-        folder = yield from in_thread(real_model.folder, None)
+        folder = yield from folder_of(model)
         return models().get(f"{model}, to write", lambda: llama_writer(folder), writer_bytes), ""
     if model == "gpt2":
         try:

@@ -186,7 +186,7 @@ def train(config: TrainConfig) -> Iterator[TrainStep]:
             pictured = (step, progress)
             validation = yield from with_pauses(trainer.validate(4096), TrainStep(step, progress, part="loss"))
             yield TrainStep(step, progress)  # a place to take turns: the sample is a unit of its own
-            writing = TrainStep(step, progress, part="predict", doing=f"step {step}: writing a sample")
+            writing = TrainStep(step, progress, part="predict")
             look = yield from with_pauses(look_of(trainer, Done(step, busy, tuple(losses))), writing)
             doing = f"step {step}: validation loss {validation:.3f}"
             yield TrainStep(step, progress, None, validation, rate, speed, part="predict", doing=doing, **look)

@@ -38,7 +38,7 @@ from core.foundations.base_model import BASES, Base, fetching_words, load_base
 from core.foundations.corpus import CORPORA, load_corpus, windows_of
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
-from core.foundations.settings import seed_field
+from core.foundations.settings import batch_field, context_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
 from core.lora.tuning import Tuner, adapt, check_rank, encoded, layer_shapes, validation_start, written
 from core.qlora.codes import round_trip
@@ -135,7 +135,7 @@ class DamageConfig(Config):
         choices=BASES,
         more=True,
         help="SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once.",
-        sets={real_model.NAME: {"steps": 4, "evaluated": 3, "context": 32, "batch": 2, "corpus": "play"}},
+        sets={real_model.NAME: {"steps": 5, "evaluated": 4, "context": 32, "batch": 2, "corpus": "play"}},
     )
     evaluated: int = setting(
         10,
@@ -146,25 +146,8 @@ class DamageConfig(Config):
         more=True,
         help="More sequences of held-out text make the numbers more reliable; judging takes longer.",
     )
-    context: int = setting(
-        128,
-        "Context",
-        unit="token",
-        low=8,
-        high=1024,
-        more=True,
-        help="A longer context lets the model look further back; each step takes longer.",
-    )
-    batch: int = setting(
-        3,
-        "Batch",
-        unit="sequence",
-        low=1,
-        high=64,
-        more=True,
-        help="More sequences per step make the steps steadier; each step takes longer.",
-        slider=True,
-    )
+    context: int = context_field(128, high=1024, unit="token")
+    batch: int = batch_field(3, high=64)
     learning_rate: float = setting(
         0.002,
         "Learning rate",

@@ -233,7 +233,7 @@ LESSON = Lesson(
             "grpo",
             "Let a program check the answers",
             "deeper",
-            9,
+            13,
             "groups of answers, right or wrong, and no critic",
             (grpo_right, grpo_silent, grpo_distance),
             ("rlhf.ppo_parts", "rlhf.policy", "rlhf.postcards"),

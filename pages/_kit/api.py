@@ -20,6 +20,7 @@ def endpoint(one: Experiment) -> None:
     It yields {"steps", "doing"} at once and while it runs (at most twice a second), and the whole result at the end.
     """
     fields = [field for field in one.settings if kind(field) is not bytes]
+    followers = following(one.config_type)  # None stands for the default that goes with a choice
 
     def call(*values: Any) -> Iterator[dict[str, Any]]:
         try:
@@ -51,10 +52,7 @@ def endpoint(one: Experiment) -> None:
     words = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = [
         inspect.Parameter(
-            field.name,
-            words,
-            default=None if field.name in following(one.config_type) else field.default,  # it depends on another one
-            annotation=kind(field),
+            field.name, words, default=None if field.name in followers else field.default, annotation=kind(field)
         )
         for field in fields
     ]

@@ -163,7 +163,8 @@ def watched(
             if step.doing:
                 lines.append(step.doing)
                 doing = step.doing
-            if control.paused and recorder.steps > 1:  # the first Step is the start state
+            # the first Step is the start state; silent ones are places to take turns, and nothing to stop at
+            if control.paused and recorder.steps > 1 and step.doing:
                 control.credit -= 1
             waits = control.paused and control.credit <= 0 and not control.stopped
             if opening is not None or waits or pace.ready():

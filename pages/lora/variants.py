@@ -3,7 +3,7 @@
 from typing import Any
 
 from core.lora.variants import VARIANTS, VariantsConfig, VariantsStep
-from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, lines, ranking, series
+from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, lines, ranking, series
 from pages._kit.player import view
 
 COLOURS = {"lora": "b", "rslora": "c", "plus": "d", "dora": "e", "pissa": "a", "full": "level"}
@@ -37,35 +37,24 @@ def variants_panels(config: VariantsConfig) -> list[Panel]:
 
 def draw_variants(step: VariantsStep, sketch: Sketch) -> None:
     if step.base[0]:
-        sketch.show("both", [*base_of(step.base), *limits(step.base), *points(step)])
+        sketch.show("both", trade(step))
     if step.new is not None:
         sketch.point("loss", step.variant, step.step, step.new)
     if step.ended:
-        names = [VARIANTS[one.variant] for one in step.ended]
         counts = [one.trained / 1000 for one in step.ended]
-        sketch.show(
-            "weights",
-            [
-                {"type": "bar", "orientation": "h", "x": counts, "y": names, "name": "",
-                 "colours": [COLOURS[one.variant] for one in step.ended]},
-            ],
-        )  # fmt: skip
+        sketch.show("weights", bars([VARIANTS[one.variant] for one in step.ended], counts))
 
 
-def base_of(base: tuple[float, float]) -> list[dict[str, Any]]:
-    return [dots([base[0]], [base[1]], "the base", "text", names=["base"]) | {"textposition": "bottom left"}]
-
-
-def limits(base: tuple[float, float]) -> list[dict[str, Any]]:
-    """Where nothing is forgotten."""
-    return [curve([base[0] - 1.3, base[0] + 0.1], [base[1], base[1]], "nothing forgotten", "text", dash=True)]
-
-
-def points(step: VariantsStep) -> list[dict[str, Any]]:
-    told = []
+def trade(step: VariantsStep) -> list[dict[str, Any]]:
+    """The base, the line on which nothing is forgotten, and each variant that has ended."""
+    new, old = step.base
+    ends = [min([new - 0.1, *(one.new - 0.1 for one in step.ended)]), new + 0.1]
+    traces = [
+        dots([new], [old], "the base", "text", names=["base"]) | {"textposition": "bottom left"},
+        curve(ends, [old, old], "nothing forgotten", "text", dash=True),
+    ]
     for one in step.ended:
         name = VARIANTS[one.variant]
-        told.append(
-            dots([one.new], [one.old], name, COLOURS[one.variant], names=[name]) | {"textposition": "top right"}
-        )
-    return told
+        trace = dots([one.new], [one.old], name, COLOURS[one.variant], names=[name])
+        traces.append(trace | {"textposition": "top right"})
+    return traces

@@ -159,7 +159,7 @@ def of_a_word(look: Look, answer: Answer, number: int, step: GrpoStep) -> str:
 def pushes_of(step: GrpoStep) -> list[dict[str, Any]]:
     """Bars in three colours for each answer."""
     names = [f"{'✓' if a.reward else '✗'} {n}: {a.words} words" for n, a in enumerate(step.group, 1)]
-    told = list[dict[str, Any]]()
+    traces = list[dict[str, Any]]()
     for side, (label, colour) in enumerate(zip(SIDES, COLOURS, strict=True)):
-        told += bars(names, [answer.pushes[side] for answer in step.group], label=label, colour=colour)
-    return told
+        traces += bars(names, [answer.pushes[side] for answer in step.group], label=label, colour=colour)
+    return traces
