@@ -118,13 +118,14 @@ class SlimBlocks(gr.Blocks):
         return config
 
     def get_api_info(self, all_endpoints: bool = False, page: str | None = None) -> Any:
-        """Gradio's, with the names of the parameters in place of "parameter_459", without descriptions that are empty;
-        where a default depends on a choice, it says so.
+        """Gradio's, with the names of the parameters in place of "parameter_459", without descriptions that are empty
+        and examples beside a default; where a default depends on a choice, it says so.
         """
         info = super().get_api_info(all_endpoints, page)
         for described in info["named_endpoints"].values():
             for parameter in described["parameters"]:
                 parameter["label"] = parameter["parameter_name"]
+                parameter.pop("example_input", None)  # every parameter has a default, which stands in the examples
                 if parameter.get("parameter_default", 0) is None:
                     parameter["python_type"]["description"] = "None: what suits the model"
             for value in (*described["parameters"], *described["returns"]):

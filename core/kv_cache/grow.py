@@ -8,8 +8,8 @@ looks at $n$ kept rows. A whole text of $n$ tokens costs
 $$1 + 2 + \dots + n = \tfrac{1}{2} n (n + 1) \text{ rows without, } n \text{ rows with the cache.}$$
 
 What is saved in time is paid in memory: $2 L G D b$ bytes per token (2 for key and value, $L$ layers, $G$ heads, $D$
-numbers each, $b$ bytes per number). Here $2 \cdot 4 \cdot 6 \cdot 32 \cdot 4 = 6144$. The memory is asked for in blocks
-of tokens, so at most one block is not yet used.
+numbers each, $b$ bytes per number). For the small base $2 \cdot 4 \cdot 6 \cdot 32 \cdot 4 = 6144$. The memory is asked
+for in blocks of tokens, so at most one block is not yet used.
 
 The faint lines are floors: the operations over the machine's measured rate, or the bytes over its measured rate,
 whichever takes longer. Reading the prompt (*prefill*) does many operations per byte, so arithmetic is its limit.
@@ -20,6 +20,11 @@ but each text brings its own cache, which nobody shares.
 The measured times are the best of some repetitions, and of four neighboring tokens. The weights are only 9 MB: where
 they stay in the processor's own cache, a token may even beat the floor of the memory. The base has learned sequences of
 128 tokens; beyond that its text gets worse (`shrink` shows it), its times do not.
+
+SmolLM2, a real language model of 135 million parameters, goes through the same code. Its queries share keys and values
+(GQA: 9 heads of queries, 3 of keys and values), its weights are far larger than the processor's cache, and one pass
+over a whole text takes long enough to be felt: there the cache is the difference between reading along and waiting.
+Its run is shorter, and at most 16 texts are written at once.
 
 Left out: blocks shared between texts (PagedAttention), speculative decoding, a fused kernel for one query.
 Source: Pope et al. 2022, arXiv:2211.05102; Kwon et al. 2023, arXiv:2309.06180; Carol Chen 2022, "Transformer Inference
@@ -33,21 +38,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.foundations.base_model import FOLDER, Base, from_folder
+from core.foundations import real_model
+from core.foundations.base_model import Base, fetching_words, load_base
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.roofline import best_seconds, roofline
 from core.foundations.sampling import Choice, draw, probabilities
 from core.foundations.settings import seed_field
+from core.foundations.turns import with_pauses
 from core.kv_cache.cache import Growing
 from core.kv_cache.costs import model_bytes_per_token, work
 from core.kv_cache.llama import Llama, llama_of, logits
 
 PROMPT = "The harbour master looked at the sea and said that the boat"
 MOST_TOKENS = 1024  # places the base has angles for
-ROOF_TOKENS = 128  # seen by each text whose decoding is put under the roof
-BATCHES = (1, 4, 16, 64)
-REPEATS = {"off": 2, "on": 4, "roof": 3}  # of each pass; the best counts
+MODELS = {"shipped": "the shipped base, 2.3 M parameters", real_model.NAME: real_model.WHAT}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured; a real model gets less, so that a run takes a minute at most."""
+
+    off: int = 2  # repetitions of each pass, of which the best counts
+    on: int = 4
+    roof: int = 3
+    batches: tuple[int, ...] = (1, 4, 16, 64)  # texts at once
+    roof_tokens: int = 128  # seen by each text whose decoding is put under the roof
+
+
+USUAL, SHORT = Extent(), Extent(1, 2, 1, (1, 4, 16), 32)
 
 SAME_TOKENS = Figure("tokens equal with and without cache", "tokens", "theory", "the cache changes no result")
 LOGIT_DIFFERENCE = Figure(
@@ -97,6 +116,13 @@ class GrowConfig(Config):
         high=256,
         help="Memory is taken in blocks of so many tokens: larger ones are asked for less often and leave more unused.",
     )
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=MODELS,
+        help="SmolLM2 is a real, if small, language model: 58 times as many weights to read for each token.",
+        sets={real_model.NAME: {"length": 60}},
+    )
     temperature: float = setting(
         0.8,
         "Temperature",
@@ -138,6 +164,7 @@ class GrowStep(Step):
     ] = ()  # tokens; ms without and with the cache; the same summed, in s; bytes by formula
     roof: tuple[tuple[str, float, float, float | None], ...] = ()  # the fields of `Dot`
     rates: tuple[float, float] = (0.0, 0.0)  # FLOP/s and bytes/s of this machine
+    roof_tokens: int = 0  # seen by each text under the roof
 
 
 @dataclass
@@ -179,16 +206,17 @@ class Writer:
 @experiment("What does keeping keys and values save, and what does it cost?")
 def grow(config: GrowConfig) -> Iterator[GrowStep]:
     """Both write, side by side; then prefill and decode under the roof."""
-    base = from_folder(FOLDER, "shipped")
-    model, prompt = llama_of(base.model), prompt_ids(base, config)
+    base = yield from with_pauses(load_base(config.model), GrowStep(doing=fetching_words(config.model)))
+    model, prompt, extent = llama_of(base.model), prompt_ids(base, config), extent_of(config)
     most = len(prompt) + config.length
     per_token = model_bytes_per_token(model)
     told: dict[str, Any] = {
         "most": most,
         "block": config.block,
         "rates": (roofline().flops_per_second, roofline().bytes_per_second),
+        "roof_tokens": extent.roof_tokens,
     }
-    dots = [Dot(name, *under_roof(model, new, seen, batch), None) for name, new, seen, batch in passes()]
+    dots = [Dot(name, *under_roof(model, new, seen, batch), None) for name, new, seen, batch in passes(extent)]
     first = GrowStep(
         tokens=len(prompt), text=base.text(prompt), floors=floors(model, len(prompt), most), roof=plain(dots), **told
     )
@@ -200,7 +228,9 @@ def grow(config: GrowConfig) -> Iterator[GrowStep]:
     )
     difference, same = 0.0, 0
     for number in range(config.length):
-        slow, fast = off.write(REPEATS["off"]), on.write(REPEATS["on"])
+        slow = off.write(extent.off)
+        yield GrowStep(**told)  # a place to take turns
+        fast = on.write(extent.on)
         if same == number:  # up to here the same text, so the logits answer the same question
             difference = max(difference, float((slow - fast).abs().max()))
             same += off.ids[-1] == on.ids[-1]
@@ -215,7 +245,11 @@ def grow(config: GrowConfig) -> Iterator[GrowStep]:
         "difference": difference,
     }
     yield GrowStep(figures=figures, doing="prefill and decode, under the roof", **written, **told)
-    yield from roofed(model, dots, told)
+    yield from roofed(model, extent, dots, told)
+
+
+def extent_of(config: GrowConfig) -> Extent:
+    return SHORT if config.model == real_model.NAME else USUAL
 
 
 def prompt_ids(base: Base, config: GrowConfig) -> list[int]:
@@ -307,11 +341,11 @@ def growth(seconds: list[float]) -> float:
 # --- prefill and decode under the roof --------------------------------------------------------------------------------
 
 
-def passes() -> list[tuple[str, int, int, int]]:
+def passes(extent: Extent) -> list[tuple[str, int, int, int]]:
     """Name, new tokens, tokens seen, texts."""
-    return [(f"decode, {batch} text{'s' * (batch > 1)}", 1, ROOF_TOKENS, batch) for batch in BATCHES] + [
-        (f"prefill, {ROOF_TOKENS} tokens", ROOF_TOKENS, 0, 1)
-    ]
+    seen = extent.roof_tokens
+    decoding = [(f"decode, {batch} text{'s' * (batch > 1)}", 1, seen, batch) for batch in extent.batches]
+    return [*decoding, (f"prefill, {seen} tokens", seen, 0, 1)]
 
 
 def under_roof(model: Llama, new: int, seen: int, batch: int) -> tuple[float, float]:
@@ -324,12 +358,12 @@ def plain(dots: list[Dot]) -> tuple[tuple[str, float, float, float | None], ...]
     return tuple((dot.name, dot.intensity, dot.floor, dot.reached) for dot in dots)
 
 
-def roofed(model: Llama, dots: list[Dot], told: dict[str, Any]) -> Generator[GrowStep, None, None]:
+def roofed(model: Llama, extent: Extent, dots: list[Dot], told: dict[str, Any]) -> Generator[GrowStep, None, None]:
     """Measure the passes, one per Step."""
-    text = torch.zeros((1, ROOF_TOKENS), dtype=torch.long, device=model.embed.device)
+    text = torch.zeros((1, extent.roof_tokens), dtype=torch.long, device=model.embed.device)
     rates: dict[str, tuple[float, float]] = {}  # tokens per second: at the floor, measured
-    for place, (name, new, seen, batch) in enumerate(passes()):
-        cost, seconds = work(model, new, seen, batch), pass_seconds(model, text, new, seen, batch)
+    for place, (name, new, seen, batch) in enumerate(passes(extent)):
+        cost, seconds = work(model, new, seen, batch), pass_seconds(model, text, new, seen, batch, extent.roof)
         dots[place] = Dot(name, dots[place].intensity, dots[place].floor, cost.flops / seconds / 1e9)
         rates[name] = (batch * new / cost.floor_seconds, batch * new / seconds)
         doing = (
@@ -345,9 +379,9 @@ def roofed(model: Llama, dots: list[Dot], told: dict[str, Any]) -> Generator[Gro
 
 
 @torch.inference_mode()
-def pass_seconds(model: Llama, text: Tensor, new: int, seen: int, batch: int) -> float:
+def pass_seconds(model: Llama, text: Tensor, new: int, seen: int, batch: int, repeats: int) -> float:
     """The best time of a pass over `new` tokens of `batch` texts that have seen `seen` tokens."""
-    cache = Growing(model, ROOF_TOKENS + 1)
+    cache = Growing(model, text.shape[1] + 1)
     if seen:
         logits(model, text[:, :seen], cache)
         cache = cache.times(batch)
@@ -357,4 +391,4 @@ def pass_seconds(model: Llama, text: Tensor, new: int, seen: int, batch: int) ->
         cache.rewind(seen)
         logits(model, tokens, cache)
 
-    return best_seconds(forward, REPEATS["roof"])
+    return best_seconds(forward, repeats)

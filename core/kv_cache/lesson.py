@@ -3,7 +3,7 @@
 from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look
 from core.kv_cache.big import BYTES, CACHES, STEP_RATE, STEP_TIME, TOKENS_FIT
-from core.kv_cache.grow import CACHE, GROWTH_OFF, GROWTH_ON, LAST_SPEEDUP, RATE, SAME_TOKENS, WHOLE_SPEEDUP
+from core.kv_cache.grow import CACHE, GROWTH_OFF, GROWTH_ON, LAST_SPEEDUP, RATE, SAME_TOKENS, WHOLE_SPEEDUP, extent_of
 from core.kv_cache.published import CARDS, MODELS
 from core.kv_cache.shrink import BEYOND_SINKS, BEYOND_WINDOW, PERPLEXITY_EIGHT, PERPLEXITY_TRAINED, POISONED
 
@@ -24,9 +24,10 @@ def grow_faster(run: Outcome) -> str:
 
 
 def grow_batch(run: Outcome) -> str:
-    alone, many = (run[RATE.of(passes=name)].measured for name in ("decode, 1 text", "decode, 64 texts"))
+    texts = extent_of(run.config).batches[-1]
+    alone, many = (run[RATE.of(passes=name)].measured for name in ("decode, 1 text", f"decode, {texts} texts"))
     return (
-        f"One text alone is written at {alone:,.0f} tokens per second, 64 at once at {many:,.0f}: they share each"
+        f"One text alone is written at {alone:,.0f} tokens per second, {texts} at once at {many:,.0f}: they share each"
         " reading of the weights."
     )
 
@@ -112,7 +113,7 @@ LESSON = Lesson(
             "Write with and without a cache",
             "start",
             10,
-            "a small trained Llama writes your prompt on",
+            "a small Llama, or SmolLM2, writes your prompt on",
             (grow_same, grow_faster, grow_batch),
             ("kv_cache.llama", "kv_cache.cache", "kv_cache.costs", "foundations.roofline", "foundations.sampling"),
         ),

@@ -13,10 +13,11 @@ no time.
 
 The bet is that a change that is worth learning has low rank. The experiments ask that question in turn: a language
 model and another text (`text`), a task whose change has a known rank (`toy`), what LoRA costs in models that do not fit
-here (`count`), what its descendants change (`variants`), and what more rank buys (`sweep`).
+here (`count`), what its descendants change (`variants`), what more rank buys (`sweep`), and why little is enough
+(`spectrum`).
 
 Read in this order: `adapter.py` (the trick, forty lines, equal to peft's layer), `text.py`, `toy.py`, `count.py`,
-`variants.py`, `sweep.py`.
+`variants.py`, `sweep.py`, `spectrum.py`.
 
 Code -> paper: `rank` -> r, `alpha` -> alpha, `A`, `B` -> A, B, `base` -> W_0, `change()` -> Delta W, `d_in` -> k,
 `d_out` -> d.
@@ -29,12 +30,15 @@ from core.lora.toy import ToyConfig, ToyStep, toy
 from core.lora.count import CountConfig, CountStep, count
 from core.lora.variants import VariantsConfig, VariantsStep, variants
 from core.lora.sweep import SweepConfig, SweepStep, sweep
+from core.lora.spectrum import SpectrumConfig, SpectrumStep, spectrum
 from core.lora.controls import ControlsStep
 
 __all__ = [
     "ControlsStep",
     "CountConfig",
     "CountStep",
+    "SpectrumConfig",
+    "SpectrumStep",
     "SweepConfig",
     "SweepStep",
     "TextConfig",
@@ -44,6 +48,7 @@ __all__ = [
     "VariantsConfig",
     "VariantsStep",
     "count",
+    "spectrum",
     "sweep",
     "text",
     "toy",

@@ -4,7 +4,9 @@ from core.foundations.figures import Outcome, band
 from core.foundations.lesson import Ask, Card, Lesson, Look, Run
 from core.lora.controls import ARM, BEFORE, LORA, SPREAD
 from core.lora.count import ADAPTER_BYTES, EMBEDDING_SHARE, SHARE, TOTAL, TRAINED
-from core.lora.sweep import CUT_GAIN, CUT_SIZE, FULL_LOSS, FULL_WEIGHTS, GAIN, WEIGHTS
+from core.lora.spectrum import CUT_GAIN, CUT_SIZE
+from core.lora.spectrum import LOSS as SPECTRUM_LOSS
+from core.lora.sweep import FULL_LOSS, FULL_WEIGHTS, GAIN, WEIGHTS
 from core.lora.text import BEST_STOP, FILE, LOSS, REVERSED
 from core.lora.text import SHARE as TEXT_SHARE
 from core.lora.toy import DROP, LEFT, NEW_TASK, OLD_TASK, OLD_TASK_OFF
@@ -158,12 +160,22 @@ def sweep_weights(run: Outcome) -> str:
     )
 
 
-def sweep_cut(run: Outcome) -> str:
-    gain, size = run[CUT_GAIN].measured, run[CUT_SIZE].measured
-    meaning = "what helps on the text lies in few directions" if gain > size + 10 else "no few directions carry it"
+def spectrum_cut(run: Outcome) -> str:
+    gain, size = run[CUT_GAIN.of(rank=8)].measured, run[CUT_SIZE.of(rank=8)]
+    meaning = (
+        "what helps on the text lies in few directions" if gain > size.measured + 10 else "no few directions carry it"
+    )
     return (
-        f"Cut to rank 8, full fine-tuning's change keeps {gain:.0f} % of its gain and {size:.0f} % of one layer's"
-        f" squared size: {meaning}."
+        f"Cut to rank 8, full fine-tuning's change keeps {gain:.0f} % of its gain and {size.measured:.0f} % of one"
+        f" layer's squared size (a random change would keep {size.expected:.0f} % of that): {meaning}."
+    )
+
+
+def spectrum_one(run: Outcome) -> str:
+    loss, gain = run[SPECTRUM_LOSS], run[CUT_GAIN.of(rank=1)].measured
+    return (
+        f"Full fine-tuning lowered the loss from {loss.expected:.2f} to {loss.measured:.2f}; a single direction per"
+        f" matrix keeps {gain:.0f} % of what the layers gained."
     )
 
 
@@ -224,9 +236,18 @@ LESSON = Lesson(
             "Compare ranks with full fine-tuning",
             "expert",
             17,
-            "six ranks, several seeds, and the singular values",
-            (sweep_gain, sweep_weights, sweep_cut),
-            ("lora.spectrum", "lora.tuning", "lora.adapter", "foundations.corpus"),
+            "six ranks and full fine-tuning, several seeds",
+            (sweep_gain, sweep_weights),
+            ("lora.tuning", "lora.adapter", "foundations.corpus"),
+        ),
+        Card(
+            "spectrum",
+            "See why so little rank is enough",
+            "expert",
+            8,
+            "full fine-tuning's change, taken apart",
+            (spectrum_one, spectrum_cut),
+            ("lora.tuning", "foundations.corpus"),
         ),
     ),
     steps=(

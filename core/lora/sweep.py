@@ -16,13 +16,13 @@ fine-tuning gains with more steps is not seen here. Raise the steps to look for 
 
 Left out: activations, which are about the same for all; biases. Full fine-tuning also changes embeddings and the output
 layer, the adapters do not.
-Source: Hu et al. 2021, arXiv:2106.09685, section 7.2; Kalajdzievski 2023, arXiv:2312.03732; Eckart and Young 1936.
+Source: Hu et al. 2021, arXiv:2106.09685, section 7.2; Kalajdzievski 2023, arXiv:2312.03732.
 """
 
 import copy
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure, Result
 from core.foundations.settings import batch_field, context_field, own_file_field, own_text_field, seed_field
 from core.foundations.turns import with_pauses, without_pauses
-from core.lora.spectrum import LAYERS, RANKS, Spectrum, held_by, looked_into, put_cut, singular_parts
 from core.lora.tuning import (
     TARGETS,
     HeldBytes,
@@ -50,8 +49,8 @@ from core.lora.tuning import (
 )
 
 TEXTS = {name: CORPORA[name] for name in ("play", "tinyshakespeare", "own")}
+RANKS = (1, 2, 4, 8, 16, 32)
 FULL = 0  # stands for full fine-tuning among the ranks
-WHOLE = 10**9  # a rank that cuts nothing
 LOOKS = 3  # how often all runs are evaluated
 EVALUATED_TOKENS = 512
 ALPHA = 4.0  # the scale is alpha / sqrt(r)
@@ -66,19 +65,6 @@ GAIN = Figure(
     None,
     "fall of the loss below the base, divided by full fine-tuning's",
     headline=True,
-)
-CUT_GAIN = Figure(
-    "gain left when the full change is cut to rank 8",
-    "% of full fine-tuning's gain",
-    None,
-    "every layer's change cut to rank 8, embeddings as in the base",
-    headline=True,
-)
-CUT_SIZE = Figure(
-    "size left when the full change is cut to rank 8",
-    "% of its squared size",
-    "baseline",
-    "a random matrix of the same shape",
 )
 WEIGHTS = Figure("weights of rank 8", "weights", "theory", "r (d + k) per layer; counted in peft's model", "computed")
 FULL_WEIGHTS = Figure("weights that full fine-tuning trains", "weights", None, "all of them", "computed")
@@ -122,9 +108,6 @@ class SweepConfig(Config):
         "Layers that get an adapter",
         choices=TARGETS,
         help="More layers with an adapter can learn more; each adds weights to train.",
-    )
-    layer: str = setting(
-        "layers.1.mlp.down_proj", "Spectrum of", choices=LAYERS, help="The matrix whose singular values are drawn."
     )
     learning_rate: float = setting(
         0.01,
@@ -177,10 +160,7 @@ class SweepStep(Step):
     dots: tuple[Dot, ...] = ()  # on a look
     base_loss: float | None = None  # on the first Step, and with every look
     weighed: tuple[Weighed, ...] = ()
-    spectrum: Spectrum | None = None  # on the first Step and after all runs
-    rows: tuple[
-        tuple[int | float, ...], ...
-    ] = ()  # for the data: (rank, weights, loss, spread), or (rank, share held, fraction of the gain kept)
+    rows: tuple[tuple[int | float, ...], ...] = ()  # for the data: rank, weights, loss, spread
 
 
 @dataclass
@@ -192,9 +172,9 @@ class Runner:
     loss: float = float("nan")  # validation, at the last look
 
 
-@experiment("How much does each rank buy, and why does so little rank do so much?")
+@experiment("How much does each rank buy, beside full fine-tuning?")
 def sweep(config: SweepConfig) -> Iterator[SweepStep]:
-    """Ranks and full fine-tuning side by side, then the spectrum of the full change."""
+    """Ranks and full fine-tuning side by side."""
     corpus = load_corpus(config.corpus, config.own_text, config.own_file)
     base = without_pauses(load_base("shipped"))
     evaluated = validation_start(base, corpus, config.context, EVALUATED_TOKENS)
@@ -202,8 +182,7 @@ def sweep(config: SweepConfig) -> Iterator[SweepStep]:
     base_loss = without_pauses(validate(base.model, evaluated, config.context))
     everything = sum(weight.numel() for weight in base.model.parameters())
     counts = {rank: adapter_parameters(rank, shapes) for rank in RANKS} | {FULL: everything}
-    matrix = looked_into(config.layer, config.seed, base)
-    yield opening(counts, base_loss, matrix)
+    yield opening(counts, base_loss)
     ids = yield from read(base, corpus.train, config.context)
     runners = yield from line_up(config, base, ids, list(shapes))
     for look in range(1, LOOKS + 1):
@@ -222,17 +201,9 @@ def sweep(config: SweepConfig) -> Iterator[SweepStep]:
             yield SweepStep(
                 last, dots, base_loss, weighed, rows=tuple(map(astuple, dots)), doing=f"step {last}: {told}"
             )
-    spectrum = yield from dissected(config, base, next(one for one in runners if one.rank == FULL), evaluated, matrix)
-    shares = tuple(zip(RANKS, spectrum.held, spectrum.kept, strict=True))
     yield SweepStep(
         config.steps,
-        spectrum=spectrum,
-        rows=shares,
-        doing=f"rank 8 holds {spectrum.held[3]:.0%} of the change and {spectrum.kept[3]:.0%} of its gain",
-    )
-    yield SweepStep(
-        config.steps,
-        figures=figures_of(dots, weighed, spectrum, runners),
+        figures=figures_of(dots, weighed, base_loss, runners),
         doing=(
             f"done: rank 1 ends at {dots[0].loss:.3f}, rank 32 at {dots[5].loss:.3f}, full at {dots[-1].loss:.3f} nats"
             " per token"
@@ -240,20 +211,13 @@ def sweep(config: SweepConfig) -> Iterator[SweepStep]:
     )
 
 
-def opening(counts: dict[int, int], base_loss: float, matrix: Spectrum) -> SweepStep:
-    """The start state: all runs at the base's loss, memory by formula, and the matrix whose change will be looked
-    at.
-    """
+def opening(counts: dict[int, int], base_loss: float) -> SweepStep:
+    """The start state: all runs at the base's loss, memory by formula."""
     dots = tuple(Dot(rank, count, base_loss, 0.0) for rank, count in counts.items())
     by_formula = [formula_bytes(rank, count, counts[FULL]) for rank, count in counts.items()]
     weighed = tuple(Weighed(rank, held, held.total) for rank, held in zip(counts, by_formula, strict=True))
     return SweepStep(
-        0,
-        dots,
-        base_loss,
-        weighed,
-        matrix,
-        doing=f"before: every run starts from the base, {base_loss:.3f} nats per token",
+        0, dots, base_loss, weighed, doing=f"before: every run starts from the base, {base_loss:.3f} nats per token"
     )
 
 
@@ -339,47 +303,17 @@ def weigh(runners: list[Runner], counts: dict[int, int], everything: int) -> tup
     )
 
 
-# --- the spectrum of the full change ----------------------------------------------------------------------------------
-
-
-def dissected(
-    config: SweepConfig, base: Base, full: Runner, evaluated: Int[Tensor, "N"], matrix: Spectrum
-) -> Generator[SweepStep, None, Spectrum]:
-    """Singular values of what full fine-tuning changed, and the loss with every layer's change cut to each rank."""
-    tuned = dict(full.tuner.model.named_parameters())
-    parts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    for name, weight in base.model.named_parameters():
-        if "layers" in name and weight.ndim == 2:
-            parts[name] = singular_parts(tuned[name].detach() - weight.detach())
-            yield SweepStep(config.steps)
-    before = {name: weight.detach().clone() for name, weight in base.model.named_parameters() if name in parts}
-    losses, pause = [], SweepStep(config.steps)
-    for rank in (*RANKS, WHOLE, FULL):
-        put_cut(base.model, before, parts, rank)
-        losses.append((yield from with_pauses(validate(base.model, evaluated, config.context), pause)))
-        yield pause
-    values = parts[f"model.{config.layer}.weight"][1].cpu().numpy()
-    return replace(
-        matrix,
-        change=values,
-        held=held_by(values),
-        cut_loss=tuple(losses[:-2]),
-        layers_loss=losses[-2],
-        base_loss=losses[-1],
-    )
-
-
 def figures_of(
-    dots: tuple[Dot, ...], weighed: tuple[Weighed, ...], spectrum: Spectrum, runners: list[Runner]
+    dots: tuple[Dot, ...], weighed: tuple[Weighed, ...], base_loss: float, runners: list[Runner]
 ) -> tuple[Result, ...]:
     """What the sweep measured, beside formulas and full fine-tuning."""
     loss, bytes_of = {dot.rank: dot.loss for dot in dots}, {each.rank: each for each in weighed}
     counts = {runner.rank: adapter_weights(runner.tuner.model) for runner in runners if runner.rank}
     by_count = {dot.rank: dot.parameters for dot in dots}
-    full_gain = spectrum.base_loss - loss[FULL]
+    full_gain = base_loss - loss[FULL]
 
     def gain(rank: int) -> float:
-        return 100 * (spectrum.base_loss - loss[rank]) / full_gain if full_gain > 0 else float("nan")
+        return 100 * (base_loss - loss[rank]) / full_gain if full_gain > 0 else float("nan")
 
     def memory(rank: int, formula: str) -> Result:
         figure = MEMORY.of(run=name_of(rank))
@@ -387,13 +321,11 @@ def figures_of(
         return figure(bytes_of[rank].held.total, bytes_of[rank].by_formula, source=source)
 
     return (
-        FULL_LOSS(loss[FULL], spectrum.base_loss),
+        FULL_LOSS(loss[FULL], base_loss),
         *(RANK_LOSS.of(rank=rank)(loss[rank], loss[FULL]) for rank in (1, 8, 32)),
         *(GAIN.of(rank=rank)(gain(rank)) for rank in (1, 8)),
         WEIGHTS(counts[8], by_count[8]),
         FULL_WEIGHTS(by_count[FULL]),
         memory(8, "4 N + 16 r (d + k)"),
         memory(FULL, "16 N"),
-        CUT_SIZE(100 * spectrum.held[3], 100 * spectrum.random_held[3], source=f"{CUT_SIZE.source} ({spectrum.layer})"),
-        CUT_GAIN(100 * spectrum.kept[3] if spectrum.base_loss > spectrum.layers_loss else None),
     )

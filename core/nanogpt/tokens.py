@@ -15,6 +15,9 @@ per token of one cut cannot be compared with nats per token of another. Bits per
 
 $$\text{bits per byte} = \frac{\text{nats of the whole text}}{\ln 2 \cdot \text{its bytes}}.$$
 
+Where SmolLM2 is installed, your sentence is cut by its tokenizer as well: the same method, learned from far more text,
+until there were 49,152 tokens. Common words are one token there, and so are many spaces at once.
+
 Ties between pairs are broken as the `tokenizers` library breaks them, so its merges must be ours, one by one.
 
 Code -> paper: `BytePairs.learn` -> Algorithm 1 of Sennrich et al.; its alphabet is characters, ours GPT-2's bytes.
@@ -25,7 +28,7 @@ Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Sub
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
@@ -33,10 +36,13 @@ import numpy as np
 from jaxtyping import Int
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from core.foundations import real_model
+from core.foundations.base_model import fetching_words, folder_of, tokenizer_of
 from core.foundations.corpus import CORPORA, character_ids, load_corpus, with_longer_history
 from core.foundations.experiment import Config, Step, experiment, setting
 from core.foundations.figures import Figure
 from core.foundations.settings import own_file_field, own_text_field
+from core.foundations.turns import with_pauses
 
 WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False)  # GPT-2's rule for where a word ends
 LEARNED = 400_000  # characters of the training text that are learned from, at most
@@ -49,6 +55,7 @@ FEWEST = 2  # times that a pair must occur to be merged
 
 PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
 BYTES = (*PRINTABLE, *(byte for byte in range(256) if byte not in PRINTABLE))  # GPT-2's order: byte of each token id
+BYTE_OF = dict(zip(sorted(WORDS.alphabet()), BYTES, strict=True))  # the library writes a byte as a letter
 
 KINDS = {
     "English": "The tide took the ropes before the bell rang twice.",
@@ -67,6 +74,7 @@ BEST = Figure(
 )
 BYTEWISE = Figure("surprise, pairs of bytes", "bits per byte", "baseline", "pairs of characters, on the same text")
 COST = Figure("tokens per character, {kind}", "tokens", "baseline", "an English sentence that was not learned from")
+YOURS = Figure("tokens of your sentence", "tokens", "baseline", "SmolLM2's 49,152 tokens on the same sentence")
 SAME = Figure(
     "merges that differ from the tokenizers library's", "merges", "theory", "the same rule makes the same merges"
 )
@@ -110,6 +118,7 @@ class TokensStep(Step):
     cut: tuple[tuple[str, bool], ...] = ()  # the sentence, token by token, and whether a new token made it
     cost: tuple[float, ...] = ()  # tokens per character, for each of `KINDS`
     length: float | None = None  # mean bytes per token of the held-out text
+    real: tuple[str, ...] = ()  # the sentence, cut by SmolLM2's tokenizer
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------
@@ -223,9 +232,13 @@ def library_merges(text: str, merges: int) -> list[tuple[bytes, bytes]]:
         vocab_size=len(BYTES) + merges, min_frequency=FEWEST, initial_alphabet=WORDS.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(pieces_of(text), trainer)
-    byte_of = dict(zip(sorted(WORDS.alphabet()), BYTES, strict=True))  # it writes a byte as a letter
     learned = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(bytes(byte_of[letter] for letter in half) for half in pair) for pair in learned]  # type: ignore[misc]
+    return [tuple(in_bytes(half) for half in pair) for pair in learned]  # type: ignore[misc]
+
+
+def in_bytes(token: str) -> bytes:
+    """A token of the library's, whose letters stand for bytes."""
+    return bytes(BYTE_OF[letter] for letter in token)
 
 
 def shown(token: bytes) -> str:
@@ -274,6 +287,7 @@ def tokens(config: TokensConfig) -> Iterator[TokensStep]:
         yield TokensStep(
             len(pairs.merges), doing=f"a table of pairs of {unit}: {bits[unit]:.2f} bits per byte", part="table"
         )
+    real = yield from cut_by_the_real_one(config, len(pairs.merges))
     differing = sum(a != b for a, b in zip_longest(pairs.merges, library_merges(train, config.merges)))
     cost = costs(pairs)
     figures = (
@@ -282,6 +296,7 @@ def tokens(config: TokensConfig) -> Iterator[TokensStep]:
         BEST(bits["tokens"], bits["characters"]),
         BYTEWISE(bits["bytes"], bits["characters"]),
         *(COST.of(kind=kind)(each, cost[0]) for kind, each in zip(KINDS, cost, strict=True) if kind != "English"),
+        *((YOURS(len(cut_of(pairs, config.sentence)), len(real)),) if real else ()),
         SAME(differing, 0),
     )
     done = f"after {len(pairs.merges):,} merges a token of new text has {length:.2f} bytes on average"
@@ -293,9 +308,25 @@ def look(
 ) -> TokensStep:
     """What the merges so far make of the sentence and of each kind of text."""
     fresh = {text for text, _ in newest}
-    parts = [shown(pairs.tokens[token]) for word in words_of(config.sentence) for token in pairs.cut(word)]
-    cut = tuple((part, part in fresh) for part in parts)
+    cut = tuple((part, part in fresh) for part in cut_of(pairs, config.sentence))
     return TokensStep(len(pairs.merges), newest, cut, costs(pairs), length, doing=doing, part="merge" if newest else "")
+
+
+def cut_of(pairs: BytePairs, sentence: str) -> list[str]:
+    """The tokens of a sentence, as text."""
+    return [shown(pairs.tokens[token]) for word in words_of(sentence) for token in pairs.cut(word)]
+
+
+def cut_by_the_real_one(config: TokensConfig, merges: int) -> Generator[TokensStep, None, tuple[str, ...]]:
+    """The sentence in SmolLM2's tokens; nothing where it is not installed."""
+    if not real_model.installed():
+        return ()
+    fetching = TokensStep(merges, doing=fetching_words(real_model.NAME))
+    folder = yield from with_pauses(folder_of(real_model.NAME), fetching)
+    tokens = tokenizer_of(folder).encode(config.sentence, add_special_tokens=False).tokens
+    real = tuple(shown(in_bytes(token)) for token in tokens)
+    yield TokensStep(merges, real=real, doing=f"SmolLM2's tokenizer makes {len(real)} tokens of your sentence")
+    return real
 
 
 def costs(pairs: BytePairs) -> tuple[float, ...]:

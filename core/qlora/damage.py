@@ -56,6 +56,7 @@ TEXTS = {name: CORPORA[name] for name in ("reader", "python", "play")}
 PROMPT_TOKENS = 64
 CONTINUATION = 24  # tokens
 MOST_SINGLE = 64  # matrices quantized one by one; with more, a layer's together
+MOST_ROUNDS = 10  # judgements of a deep model
 
 PERPLEXITY = Figure(
     "perplexity, quantized", "equally likely tokens", "baseline", "full precision, on the same text", headline=True
@@ -135,7 +136,7 @@ class DamageConfig(Config):
         choices=BASES,
         more=True,
         help="SmolLM2 is a real, if small, language model. The models from the hub are larger and need a network once.",
-        sets={real_model.NAME: {"steps": 5, "evaluated": 4, "context": 32, "batch": 2, "corpus": "play"}},
+        sets={real_model.NAME: {"steps": 12, "evaluated": 4, "context": 32, "batch": 2, "corpus": "play"}},
     )
     evaluated: int = setting(
         10,
@@ -198,11 +199,15 @@ def rounded(weight: Tensor, kind: str) -> Tensor:
 
 
 def rounds_of(names: list[str]) -> list[list[str]]:
-    """Which matrices are quantized between two judgements: one, or in a deep model all of a layer."""
+    """Which matrices are quantized between two judgements: one, or in a deep model all of a few layers."""
     if len(names) <= MOST_SINGLE:
         return [[name] for name in names]
     layers = sorted({int(name.split("layers.")[1].split(".")[0]) for name in names})
-    return [[name for name in names if f"layers.{layer}." in name] for layer in layers]
+    together = math.ceil(len(layers) / MOST_ROUNDS)
+    return [
+        [name for name in names if int(name.split("layers.")[1].split(".")[0]) in layers[at : at + together]]
+        for at in range(0, len(layers), together)
+    ]
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------

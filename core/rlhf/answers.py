@@ -76,7 +76,7 @@ class Survey:
     proxy: Scale
     best: tuple[Best, ...]
     ideal: tuple[tuple[float, float], ...]  # (KL, proxy) of the best policies there are
-    chosen: str
+    chosen: tuple[str, ...]  # by each best of n
 
 
 @runtime_checkable
@@ -160,10 +160,10 @@ class WholeCards:
         yield
         best = tuple(best_of_pool(Pool(proxy, gold), n) for n in rungs(most_n))
         ideal = frontier(torch.full_like(proxy, 1 / proxy.shape[1]), proxy, FURTHEST)
-        chosen = torch.stack(
-            [rows[one[:most_n].argmax()] for rows, one in zip(flat.view(*proxy.shape, -1), proxy, strict=True)][:SHOWN]
-        )
-        return Survey(scale_of(gold), scale_of(proxy), best, ideal, listed(chosen, self.rule))
+        rows = list(zip(flat.view(*proxy.shape, -1), proxy, strict=True))[:SHOWN]  # of each prompt
+        chosen = [torch.stack([cards[points[:n].argmax()] for cards, points in rows]) for n in rungs(most_n)]
+        texts = tuple(listed(cards, self.rule) for cards in chosen)
+        return Survey(scale_of(gold), scale_of(proxy), best, ideal, texts)
 
 
 def scale_of(rewards: Tensor) -> Scale:
@@ -209,7 +209,7 @@ class ThreeCards:
         found = [(n, self.seen(best_of(self.p, proxy, n), judges)) for n in rungs(most_n)]
         best = tuple(Best(n, seen.kl, 0.0, seen.proxy, seen.gold) for n, seen in found)
         ideal = frontier(self.p[None], proxy.double()[None], FURTHEST)
-        return Survey(self.scale(gold), self.scale(proxy.double()), best, ideal, found[-1][1].text)
+        return Survey(self.scale(gold), self.scale(proxy.double()), best, ideal, tuple(seen.text for _, seen in found))
 
     def scale(self, rewards: Float[Tensor, "A"]) -> Scale:
         mean = float(self.p @ rewards)

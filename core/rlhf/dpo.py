@@ -46,9 +46,8 @@ from core.foundations.figures import Figure, Result
 from core.foundations.transformer import Transformer
 from core.foundations.turns import with_pauses
 from core.rlhf.answers import Answers, Judges, Survey, ThreeCards, WholeCards
-from core.rlhf.best_of_n import kl_formula, rungs
 from core.rlhf.policy import Cards, card_log_probs, load_policy
-from core.rlhf.reward import YOU, Choices, RewardModel, TasteConfig, choosing, picked, reference_cards, train_reward
+from core.rlhf.reward import YOU, Choices, TasteConfig, choosing, picked, reward_from
 
 FIRST_LOSS = Figure(
     "DPO loss at the start", "nats", "theory", "ln 2: policy and reference are the same, so all margins are 0"
@@ -71,17 +70,6 @@ ACCURACY = Figure("accuracy on pairs it has not seen", "%", "baseline", "a guess
 TARGET_KL = Figure(
     "KL of DPO, three answers", "nats", "theory", "pi* at this beta, Rafailov et al. 2023, eq. 4", headline=True
 )
-BEST_KL = Figure("KL of best of n, whole cards", "nats", "theory", "ln n - (n-1)/n, Gao et al. 2022")
-BEST_KL_THREE = Figure(
-    "KL of best of n, three answers",
-    "nats",
-    "limit",
-    "ln n - (n-1)/n, Gao et al. 2022: only an upper bound here",
-    "computed",
-)
-CAP = Figure(
-    "largest KL that best of three answers can reach", "nats", None, "-ln p of the best of the three", "computed"
-)
 BATCH = 32  # pairs in a step of DPO
 WARM_UP = 20  # steps
 LOOKS = 12  # at the policy, in a run
@@ -91,7 +79,7 @@ HELD_OUT = 64  # pairs of the rule's that nothing is trained on; of a user's cli
 
 @dataclass(frozen=True)
 class DpoConfig(TasteConfig):
-    """The knobs of DPO, and how far best-of-n goes beside it."""
+    """The settings of DPO, and how far best-of-n goes beside it."""
 
     beta: float = setting(
         0.5,
@@ -123,7 +111,8 @@ class DpoConfig(TasteConfig):
         unit="answer",
         low=1,
         high=128,
-        help="Best-of-n draws up to this many answers and keeps the best: more reward, further from the reference.",
+        more=True,
+        help="How far the best of n is drawn, to compare with.",
     )
     answers: str = setting(
         "cards",
@@ -157,11 +146,8 @@ class DpoStep(Step):
     path: tuple[tuple[int, float, float, float], ...] = ()  # (step, KL, gold, proxy) of the policy so far
     best: tuple[tuple[int, float, float, float], ...] = ()  # (n, KL, gold, proxy) of best-of-n
     ideal: tuple[tuple[float, float], ...] = ()  # (KL, proxy): no policy has more
-    kls: tuple[tuple[int, float, float, float], ...] = ()  # (n, formula, KL on whole cards, KL with three answers)
-    cap: float | None = None  # -ln p of the best of the three answers
     before: str = ""
     after: str = ""
-    chosen: str = ""  # by best-of-n
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
@@ -252,15 +238,6 @@ def what_was_chosen(config: DpoConfig) -> Generator[None, None, tuple[Choices, C
     return Choices(picked(clicked.won, slice(-kept)), picked(clicked.lost, slice(-kept))), last
 
 
-def reward_from(chosen: Choices, seed: int) -> Generator[None, None, RewardModel]:
-    """The reward model of these choices, normalized on the reference's cards."""
-    model = RewardModel()
-    for _ in train_reward(model, chosen):
-        yield
-    model.normalise(reference_cards(200, seed + 1))
-    return model.requires_grad_(False).eval()
-
-
 def with_reference(reference: Transformer, chosen: Choices) -> Generator[None, None, Preferences]:
     """Pairs with what the reference gives them, computed once."""
     tokens, mask = (
@@ -293,7 +270,6 @@ def dpo(config: DpoConfig) -> Iterator[DpoStep]:
     reference.
     """
     space: Answers = ThreeCards(config.rule) if config.answers == "three" else WholeCards(config.rule, config.seed)
-    formula = tuple((n, kl_formula(n), math.nan, math.nan) for n in rungs(config.most_n))
     before = space.written(load_policy())
     yield DpoStep(
         0,
@@ -302,7 +278,6 @@ def dpo(config: DpoConfig) -> Iterator[DpoStep]:
         path=((0, 0.0, 0.0, 0.0),),
         before=before,
         after=before,
-        kls=formula,
         doing="at the start the policy is the reference: both implicit rewards are 0",
     )
     chosen, others = yield from with_pauses(what_was_chosen(config), DpoStep(0))
@@ -312,7 +287,7 @@ def dpo(config: DpoConfig) -> Iterator[DpoStep]:
         0, doing=f"a reward model has learned from {len(chosen)} choices; drawing from the reference for best of n"
     )
     survey = yield from with_pauses(space.survey(judges, config.most_n), DpoStep(0))
-    told = replace(told_best(config, survey, three, judges), before=before, after=before)
+    told = replace(told_best(config, survey), before=before, after=before)
     yield told
     if config.answers == "three":
         train = held_out = yield from with_pauses(among_three(three, judges), DpoStep(0))
@@ -327,10 +302,7 @@ def dpo(config: DpoConfig) -> Iterator[DpoStep]:
         else "the weights grew beyond all numbers: a smaller learning rate helps"
     )
     yield DpoStep(
-        learner.steps,
-        figures=(*best_figures(config, told), *dpo_figures(config, told, end, three, judges)),
-        diverged=not learner.sound,
-        doing=words,
+        learner.steps, figures=dpo_figures(config, told, end, three, judges), diverged=not learner.sound, doing=words
     )
 
 
@@ -388,41 +360,17 @@ def told_gain(end: End) -> str:
     return f"proxy reward {end.proxy:+.2f}{gold} standard deviations"
 
 
-def told_best(config: DpoConfig, survey: Survey, three: ThreeCards, judges: Judges) -> DpoStep:
-    """Best-of-n as a Step: its rewards, and its KL beside the formula in both answer spaces."""
+def told_best(config: DpoConfig, survey: Survey) -> DpoStep:
+    """Best-of-n as a Step: its rewards over its KL."""
     best = tuple((one.n, one.kl, survey.gold(one.gold), survey.proxy(one.proxy)) for one in survey.best)
-    few = three.kl_of_best(judges, [one.n for one in survey.best])
-    many = [math.nan if config.answers == "three" else one.kl for one in survey.best]
-    kls = tuple(
-        (one.n, kl_formula(one.n), of_cards, of_three)
-        for one, of_cards, of_three in zip(survey.best, many, few, strict=True)
-    )
     ideal = tuple((kl, survey.proxy(proxy)) for kl, proxy in survey.ideal)
-    return DpoStep(
-        0,
-        best=best,
-        ideal=ideal,
-        kls=kls,
-        cap=three.cap(judges),
-        chosen=survey.chosen,
-        doing=f"best of up to {config.most_n} is known",
-    )
+    return DpoStep(0, best=best, ideal=ideal, doing=f"best of up to {config.most_n} is known")
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def best_figures(config: DpoConfig, told: DpoStep) -> list[Result]:
-    """The formula against best-of-n as it is, in a large and in a tiny answer space."""
-    n, formula, many, few = told.kls[-1]
-    source = f"{BEST_KL_THREE.source}; n = {n}"
-    figures = [BEST_KL_THREE(few, formula, source=source), CAP(told.cap)]
-    if config.answers == "cards":
-        figures.insert(0, BEST_KL(many, formula, source=f"{BEST_KL.source}; n = {n}"))
-    return figures
-
-
-def dpo_figures(config: DpoConfig, told: DpoStep, end: End, three: ThreeCards, judges: Judges) -> list[Result]:
+def dpo_figures(config: DpoConfig, told: DpoStep, end: End, three: ThreeCards, judges: Judges) -> tuple[Result, ...]:
     """DPO against best-of-n at the same KL; with three answers, against the policy it must become."""
     at_same = f"best of n at a KL of {min(end.kl, told.best[-1][1]):.2f} nats, between its points"
     figures = [PROXY(end.proxy, between(told, 3, end.kl), source=at_same)]
@@ -432,7 +380,7 @@ def dpo_figures(config: DpoConfig, told: DpoStep, end: End, three: ThreeCards, j
         figures.append(ACCURACY(100 * end.accuracy, 50.0))
     else:
         figures.append(TARGET_KL(end.kl, three.target(judges, config.beta).kl))
-    return figures
+    return tuple(figures)
 
 
 def between(told: DpoStep, column: int, kl: float) -> float:

@@ -1,7 +1,10 @@
 """The lesson of the tab RLHF."""
 
 from core.foundations.figures import Outcome, band
-from core.foundations.lesson import Ask, Card, Lesson, Look, Run
+from core.foundations.lesson import Ask, Card, Lesson, Look
+from core.rlhf.best import BEST_KL, BEST_KL_THREE, CAP
+from core.rlhf.best import GOLD as BEST_GOLD
+from core.rlhf.best import PROXY as BEST_PROXY
 from core.rlhf.dpo import ACCURACY, TARGET_KL
 from core.rlhf.dpo import GOLD as DPO_GOLD
 from core.rlhf.grpo import KL as GRPO_KL
@@ -12,6 +15,7 @@ from core.rlhf.ppo import KL
 from core.rlhf.ppo import PROXY as PPO_PROXY
 from core.rlhf.preferences import CORRELATION, NEW, SEEN, UNREAD
 from core.rlhf.reward import YOU
+from core.rlhf.sft import COMMON, EVERYTHING, OF_EVERYTHING, SAME, STOPS, extent_of
 
 TURNED = 0.3  # standard deviations that the true reward must lose from its peak
 
@@ -41,6 +45,42 @@ def preferences_copy(run: Outcome) -> str:
     likeness = run[CORRELATION].measured
     meaning = "a close copy" if likeness > 0.9 else "only a rough copy" if likeness > 0.5 else "a poor copy"
     return f"Its reward is {meaning} of the hidden rule: their correlation is {likeness:.2f}."
+
+
+# --- sft --------------------------------------------------------------------------------------------------------------
+
+
+def sft_form(run: Outcome) -> str:
+    stops = run[STOPS]
+    if stops.difference > 10:
+        meaning = "It has learned that an answer ends."
+    elif stops.expected > 90:
+        meaning = "It could do that before: it has been taught to answer."
+    else:
+        meaning = "It has not learned that an answer ends."
+    return (
+        f"Before training {stops.expected:.0f} % of its answers ended by themselves within"
+        f" {extent_of(run.config).longest} tokens, after {run.config.steps} steps {stops.measured:.0f} %. {meaning}"
+    )
+
+
+def sft_knowledge(run: Outcome) -> str:
+    common = run[COMMON]
+    return (
+        f"Of the questions it has never seen it answers {run[SAME].measured:.0f} % word for word as the manual does; it"
+        f" shares {common.measured:.0f} % of the words (F1; {common.expected:.0f} % before). A few steps teach the form"
+        " of an answer, not what is true: read them."
+    )
+
+
+def sft_counts(run: Outcome) -> str:
+    every, trained = run[EVERYTHING], run[OF_EVERYTHING]
+    better = "about as good" if abs(every.difference) < 0.1 else "better" if every.difference < 0 else "worse"
+    return (
+        f"With every token counted, the training loss was {trained.measured:.2f} instead of {trained.expected:.2f}, yet"
+        f" the answers are {better}: {every.measured:.2f} against {every.expected:.2f} nats per token on new ones."
+        " Losses over different tokens cannot be compared."
+    )
 
 
 # --- ppo --------------------------------------------------------------------------------------------------------------
@@ -145,6 +185,34 @@ def grpo_distance(run: Outcome) -> str:
     )
 
 
+# --- best of n --------------------------------------------------------------------------------------------------------
+
+
+def best_rewards(run: Outcome) -> str:
+    proxy, n = run[BEST_PROXY].measured, run.config.most_n
+    chosen = f"The best of {n} earns {proxy:+.1f} standard deviations of the learned reward, without any training"
+    if run.config.rule == YOU:
+        return f"{chosen}. Read the cards to see whether you like them better."
+    gold = run[BEST_GOLD].measured
+    share = "about as much" if gold > 0.8 * proxy else "less" if gold > 0 else "nothing"
+    return f"{chosen}, and {gold:+.1f} of the true one: {share} of what the reward model promised."
+
+
+def best_distance(run: Outcome) -> str:
+    kl = run[BEST_KL]
+    return (
+        f"That is {kl.measured:.2f} nats from the reference; ln n - (n-1)/n says {kl.expected:.2f}, whatever is"
+        " rewarded."
+    )
+
+
+def best_few(run: Outcome) -> str:
+    return (
+        f"Where there are only three answers, the formula's {run[BEST_KL_THREE].expected:.2f} nats are an upper bound:"
+        f" it is {run[BEST_KL_THREE].measured:.2f}, and can never be more than {run[CAP].measured:.2f}."
+    )
+
+
 # --- dpo --------------------------------------------------------------------------------------------------------------
 
 
@@ -212,6 +280,15 @@ LESSON = Lesson(
             ("rlhf.reward", "rlhf.postcards", "rlhf.policy"),
         ),
         Card(
+            "sft",
+            "Teach it to answer, and to stop",
+            "start",
+            20,
+            "questions out of Python's manual; the small base or SmolLM2",
+            (sft_form, sft_knowledge, sft_counts),
+            ("rlhf.questions", "foundations.base_model"),
+        ),
+        Card(
             "ppo",
             "Train the writer on the learned reward",
             "deeper",
@@ -239,11 +316,20 @@ LESSON = Lesson(
             ("rlhf.ppo_parts", "rlhf.policy", "rlhf.postcards"),
         ),
         Card(
+            "best",
+            "Keep the best of many answers",
+            "deeper",
+            5,
+            "a reward model chooses, and nothing is trained",
+            (best_rewards, best_distance, best_few),
+            ("rlhf.best_of_n", "rlhf.answers", "rlhf.reward", "rlhf.policy"),
+        ),
+        Card(
             "dpo",
             "Learn from the choices directly",
             "expert",
             8,
-            "DPO beside best-of-n, without a reward model",
+            "DPO, without a reward model, beside the best of n",
             (dpo_accuracy, dpo_rewards, dpo_target),
             ("rlhf.answers", "rlhf.best_of_n", "rlhf.reward", "rlhf.policy"),
         ),
@@ -254,9 +340,22 @@ LESSON = Lesson(
             " the reward model.",
             "diagram",
         ),
+        Ask(
+            "Before there is anything to choose from, a model must learn to answer at all. This one learns 500"
+            " questions with answers out of Python's manual. How many new questions will it answer word for word as the"
+            " manual does?",
+            "sft",
+            {},
+            ("hardly any: less than a tenth", "a tenth to a half", "more than half"),
+            lambda run: band(run[SAME].measured, 10, 50),
+            lambda run: (
+                f"It answers {run[SAME].measured:.0f} % of them as the manual does, yet {run[STOPS].measured:.0f} % of"
+                f" its answers end by themselves, where {run[STOPS].expected:.0f} % did. The form is learned first."
+            ),
+        ),
         Look(
-            "Two cards, one question: which is better? A simulated person who likes cheerful cards is choosing; click a"
-            " card to choose yourself.",
+            "Two cards, one question: which do you like better? Click it, six times over, and a model learns your"
+            " taste. If you do not click, a simulated person who likes cheerful cards chooses.",
             "pairs",
             "preferences",
         ),
@@ -310,12 +409,6 @@ LESSON = Lesson(
                 f" than its group. Of its cards {run[RIGHT].measured:.0f} % are right now, {run[RIGHT].expected:.0f} %"
                 " were."
             ),
-        ),
-        Run(
-            "DPO needs no reward model: the choices train the policy directly. Watch reward against distance.",
-            "dpo",
-            {},
-            "frontier",
         ),
     ),
 )

@@ -245,12 +245,16 @@ def train_reward(
 
 
 def trained_reward(config: TasteConfig) -> Generator[None, None, RewardModel]:
-    """The reward model of this taste, normalized: yields between its units of work, then returns it."""
-    chosen = yield from choosing(config)
+    """The reward model of this taste: yields between its units of work, then returns it."""
+    return (yield from reward_from((yield from choosing(config)), config.seed))
+
+
+def reward_from(chosen: Choices, seed: int) -> Generator[None, None, RewardModel]:
+    """The reward model of these choices, normalized on the reference's cards."""
     model = RewardModel()
     for _ in train_reward(model, chosen):
         yield
-    cards = reference_cards(200, config.seed + 1)
+    cards = reference_cards(200, seed + 1)
     yield
     model.normalise(cards)
     return model.requires_grad_(False).eval()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.kv_cache import GrowConfig, GrowStep
+from core.kv_cache.grow import extent_of
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots, lines, series, text
 from pages._kit.player import player, view
 
@@ -25,6 +26,7 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
             x=TOKENS,
         )
     ]
+    most = extent_of(config).batches[-1]
     held = [series("formula", "formula", "level", faint=True), series("held", "measured", "a")]
     return [
         lines(
@@ -59,7 +61,7 @@ def grow_panels(config: GrowConfig) -> list[Panel]:
         view(
             "roof",
             "plot",
-            "Under this machine's roof: one token of 1 to 64 texts, and a prompt",
+            f"Under this machine's roof: one token of 1 to {most} texts, and a prompt",
             span=8,
             layout=ROOF,
             height=285,
@@ -158,7 +160,7 @@ def roof(step: GrowStep) -> list[dict[str, Any]]:
     reached = [(name, x, y) for name, x, _, y in step.roof if y is not None]
     traces.append(dots([x for _, x, _ in reached], [y for *_, y in reached], "measured", "a"))
     for name, x, y in reached:
-        short = name.removeprefix("decode, ").removesuffix(", 128 tokens")
+        short = name.removeprefix("decode, ").removesuffix(f", {step.roof_tokens} tokens")
         traces.append(
             word(x, y, f"{short}  ", "middle left")
             if short == "16 texts"
@@ -177,14 +179,14 @@ def passes(step: GrowStep) -> str:
     """A line per pass: its operations per byte, and how far below its floor it stays."""
     lines = [f"{'':<12}{'FLOP/':>7}{'of the':>9}", f"{'':<12}{'byte':>7}{'roof':>9}"]
     for name, intensity, floor, reached in step.roof:
-        short = name.replace("decode, ", "").replace(", 128 tokens", " 128")
+        short = name.replace("decode, ", "").replace(f", {step.roof_tokens} tokens", f" {step.roof_tokens}")
         told = "–" if reached is None else f"{100 * reached / floor:.0f} %"
         lines.append(f"{short:<12}{intensity:>7.2f}{told:>9}")
-    flops, nbytes = step.rates
+    (flops, nbytes), kept = step.rates, step.roof_tokens
     text = [
         "",
         f"memory:     {nbytes / 1e9:.1f} GB/s",
         f"arithmetic: {flops / 1e9:.0f} GFLOP/s",
         "(both measured here, once)",
     ]
-    return "\n".join([*lines, "", "Each text writes one token and", "has 128 kept; the prompt has 128.", *text])
+    return "\n".join([*lines, "", "Each text writes one token and", f"has {kept} kept; the prompt has {kept}.", *text])

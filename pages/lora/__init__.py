@@ -3,6 +3,7 @@
 from pages._kit.page import Page, Picture
 from pages.lora.count import count_panels, draw_count
 from pages.lora.diagram import diagram
+from pages.lora.spectrum import draw_spectrum, spectrum_panels
 from pages.lora.sweep import draw_sweep, sweep_panels
 from pages.lora.text import draw_text, text_panels
 from pages.lora.toy import draw_toy, toy_panels
@@ -22,7 +23,8 @@ PAGE = Page(
         "toy": Picture(toy_panels, draw_toy),
         "count": Picture(count_panels, draw_count),
         "variants": Picture(variants_panels, draw_variants),
-        "sweep": Picture(sweep_panels, draw_sweep, folded=("sigma", "share")),
+        "sweep": Picture(sweep_panels, draw_sweep),
+        "spectrum": Picture(spectrum_panels, draw_spectrum),
     },
     (
         ("Hu et al. 2021, LoRA: Low-Rank Adaptation of Large Language Models", "https://arxiv.org/abs/2106.09685"),

@@ -137,10 +137,13 @@ def tokens_panels(config: TokensConfig) -> list[Panel]:
         view("cost", "plot", "What other text costs", height=230,
              layout=ranking(axis("tokens per character", "count"), axis("a sample of", "text"))),
     ]  # fmt: skip
-    return [player("merging", "", views, scrub="merge", rate=4, bar_before=1)]
+    real = view("real", "chips", "The same sentence, cut by SmolLM2's 49,152 tokens")
+    return [player("merging", "", views, scrub="merge", rate=4, bar_before=1), real]
 
 
 def draw_tokens(step: TokensStep, sketch: Sketch) -> None:
+    if step.real:
+        sketch.show("real", {"chips": [[text.replace("\n", "↵"), False] for text in step.real]})
     if not step.cut:  # words are split, or a table is counted
         return
     if step.length is not None:

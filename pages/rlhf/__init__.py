@@ -1,12 +1,14 @@
-"""The tab "RLHF": clicks, a reward model, a policy that is paid by it, what it finds out, and the short way round."""
+"""The tab "RLHF": learning to answer, clicks, a reward model, a policy that is paid by it, what it finds out."""
 
 from pages._kit.page import Page, Picture
+from pages.rlhf.best import best_panels, draw_best
 from pages.rlhf.diagram import diagram
 from pages.rlhf.dpo import dpo_panels, draw_dpo
 from pages.rlhf.grpo import draw_grpo, grpo_panels
 from pages.rlhf.hacking import draw_hacking, hacking_panels
 from pages.rlhf.ppo import draw_ppo, ppo_panels
 from pages.rlhf.preferences import draw_preferences, preferences_panels
+from pages.rlhf.sft import draw_sft, sft_panels
 
 THUMB = (
     ("rect", {"x": 20, "y": 12, "width": 34, "height": 26, "rx": 4}, "c"),
@@ -19,9 +21,11 @@ PAGE = Page(
     "RLHF",
     {
         "preferences": Picture(preferences_panels, draw_preferences, folded=("agreement", "loss")),
+        "sft": Picture(sft_panels, draw_sft, folded=("loss",)),
         "ppo": Picture(ppo_panels, draw_ppo, folded=("clipped", "entropy", "before", "now")),
         "hacking": Picture(hacking_panels, draw_hacking, folded=("proxies", "golds")),
         "grpo": Picture(grpo_panels, draw_grpo, folded=("kl", "clipped")),
+        "best": Picture(best_panels, draw_best),
         "dpo": Picture(dpo_panels, draw_dpo),
     },
     (
@@ -31,6 +35,10 @@ PAGE = Page(
         ),
         ("Stiennon et al. 2020, Learning to Summarize from Human Feedback", "https://arxiv.org/abs/2009.01325"),
         ("Ouyang et al. 2022, InstructGPT", "https://arxiv.org/abs/2203.02155"),
+        ("Zhou et al. 2023, LIMA: Less Is More for Alignment", "https://arxiv.org/abs/2305.11206"),
+        ("Shi et al. 2024, Instruction Tuning With Loss Over Instructions", "https://arxiv.org/abs/2405.14394"),
+        ("Gudibande et al. 2023, The False Promise of Imitating Proprietary LLMs", "https://arxiv.org/abs/2305.15717"),
+        ("Rajpurkar et al. 2016, SQuAD", "https://arxiv.org/abs/1606.05250"),
         ("Schulman et al. 2017, Proximal Policy Optimization", "https://arxiv.org/abs/1707.06347"),
         ("Gao et al. 2022, Scaling Laws for Reward Model Overoptimization", "https://arxiv.org/abs/2210.10760"),
         ("Rafailov et al. 2023, Direct Preference Optimization", "https://arxiv.org/abs/2305.18290"),

@@ -7,7 +7,57 @@ from pages._kit.diagram import Diagram, arrow, box, group, label, stack
 
 def diagram(config: Any) -> Diagram:
     """The loop of the chosen experiment."""
+    if hasattr(config, "control"):
+        return of_answers(config)
+    if hasattr(config, "most_n") and not hasattr(config, "beta"):
+        return of_the_best(config)
     return of_groups(config) if hasattr(config, "group") else of_choices(config)
+
+
+def of_answers(config: Any) -> Diagram:
+    """SFT (Ouyang et al. 2022, figure 2, step 1): which tokens of a pair count."""
+    pieces = (("⟨user⟩", 76, False), ("question", 116, False), ("⟨answer⟩", 86, False), ("answer", 150, True))
+    shapes, x = (
+        [label(146, 20, "input: one text in a template"), label(150, 168, "label of each place: the next token")],
+        4,
+    )
+    for name, width, counts in (*pieces, ("⟨end⟩", 76, True)):
+        shapes.append(box(x, 34, width, 44, name, color="b" if counts else "level"))
+        shapes.append(arrow((x + width // 2, 78), (x + width // 2, 118)))
+        told = "counts" if counts else "-100: ignored"
+        shapes.append(box(x, 182, width, 44, "the next" if counts else "none", told, color="b" if counts else "level"))
+        shapes.append(arrow((x + width // 2, 152), (x + width // 2, 180)))
+        x += width + 8
+    shapes.append(box(4, 118, 532, 34, "language model", "predicts the next token at every place", color="a"))
+    alt = (
+        f"Each of {config.pairs} pairs is one text: a mark, the question, a mark, the answer, a mark for its end. The"
+        " model predicts the next token everywhere, and only the answer's tokens and the end mark count."
+    )
+    return Diagram(shapes, 540, 236, alt)
+
+
+def of_the_best(config: Any) -> Diagram:
+    """Best of n: the reward model chooses, and nothing is trained (Stiennon et al. 2020)."""
+    n = config.most_n
+    shapes = [
+        box(4, 66, 84, 52, "prompt", "one card begun", color="d"),
+        arrow((88, 92), (110, 92)),
+        box(112, 66, 100, 52, "reference", f"writes {n} answers", color="level"),
+        arrow((212, 92), (240, 92)),
+        stack(242, 70, 92, 46, min(4, n), "answers", f"{n} of them", color="e"),
+        arrow((346, 92), (368, 92)),
+        box(370, 66, 96, 52, "reward model", "points for each", color="b"),
+        arrow((418, 118), (418, 148)),
+        box(346, 150, 144, 44, "the best one", "is the answer", color="c"),
+        label(150, 176, "nothing is trained"),
+        stack(372, 6, 92, 30, 3, "choices", f"{config.pairs_used} pairs", color="e"),
+        arrow((418, 46), (418, 64)),
+    ]
+    alt = (
+        f"The reference writes {n} answers to one prompt; a reward model, trained on {config.pairs_used} choices, gives"
+        " each points, and the best one is the answer. Nothing is trained."
+    )
+    return Diagram(shapes, 540, 204, alt)
 
 
 def of_groups(config: Any) -> Diagram:

@@ -1,6 +1,4 @@
-"""The experiment `dpo`: reward against distance from the reference, for DPO's path and for best-of-n; the formula of
-its KL.
-"""
+"""The picture of `dpo`: reward against distance from the reference, for DPO's path and for best-of-n."""
 
 import math
 from functools import partial
@@ -16,29 +14,19 @@ def dpo_panels(config: DpoConfig) -> list[Panel]:
     reward = chart(
         axis("KL to the reference", "nats per answer"), axis("reward gained", "standard deviations"), legend=True
     )
-    distance = chart(
-        axis("n, answers to choose from", "count"), axis("KL to the reference", "nats"), log_x=True, legend=True
-    )
     reward["xaxis"] |= {"rangemode": "tozero"}
     reward["yaxis"] |= {"rangemode": "tozero"}
     others = "other pairs" if config.answers == "cards" else "its three pairs"
     points = "" if config.rule == "you" else " (in front: the rule's points)"
     views = [
         view(
-            "frontier",
-            "plot",
-            "How much reward for how much distance from the reference?",
-            span=7,
-            layout=reward,
-            height=300,
+            "frontier", "plot", "How much reward for how much distance from the reference?", layout=reward, height=320
         ),
-        view("kls", "plot", "How far is best of n? Formula and fact", span=5, layout=distance, height=300),
-        view("before", "text", f"The reference{points}", span=4, height=220),
-        view("after", "text", "DPO: same prompts and random numbers", span=4, height=220),
-        view("chosen", "text", f"Best of {config.most_n} by the reward model", span=4, height=220),
+        view("before", "text", f"The reference{points}", span=6, height=150),
+        view("after", "text", "DPO: same prompts and random numbers", span=6, height=150),
     ]
     return [
-        player("rewind", "", views, scrub="DPO step", rate=3, bar_before=2),
+        player("rewind", "", views, scrub="DPO step", rate=3, bar_before=1),
         small(
             "loss",
             "DPO loss",
@@ -67,7 +55,7 @@ small = partial(lines, span=4, height=210)
 
 
 def draw_dpo(step: DpoStep, sketch: Sketch) -> None:
-    if step.kls and not step.best:  # the first Step: what theory says of all that comes
+    if step.path and not step.best:  # the first Step: what theory says of all that comes
         sketch.levels("loss", {"ln 2": math.log(2)})
         sketch.levels("accuracy", {"a guess": 0.5})
     for panel, member, y in (
@@ -79,19 +67,10 @@ def draw_dpo(step: DpoStep, sketch: Sketch) -> None:
     ):
         if y is not None:
             sketch.point(panel, member, step.step, y)
-    if step.kls:
+    if step.before:
         kl = step.path[-1][1] if step.path else 0.0
-        chosen = step.chosen or "(the reward model has yet to learn)"
         label = f"step {step.step}: KL {kl:.2f}" if step.best else "the start"
-        sketch.frame(
-            "rewind",
-            label,
-            frontier=methods(step),
-            kls=distances(step),
-            before=step.before,
-            after=step.after,
-            chosen=chosen,
-        )
+        sketch.frame("rewind", label, frontier=methods(step), before=step.before, after=step.after)
 
 
 def methods(step: DpoStep) -> list[dict[str, Any]]:
@@ -117,16 +96,3 @@ def methods(step: DpoStep) -> list[dict[str, Any]]:
             )
     start = dots([0.0], [0.0], "the reference", "text", names=[] if traces else ["the reference"])
     return [*traces, start | {"textposition": "top right", "showlegend": False, "cliponaxis": False}]
-
-
-def distances(step: DpoStep) -> list[dict[str, Any]]:
-    """The formula, and what is measured and enumerated, against n."""
-    n, formula, cards, three = zip(*step.kls, strict=True)
-    traces = [curve(n, formula, "ln n − (n−1)/n", "level", dash=True)]
-    if not math.isnan(cards[-1]):
-        traces.append(dots(n, cards, "whole cards, measured", "a"))
-    if not math.isnan(three[-1]):
-        traces.append(dots(n, three, "three answers, exact", "b", line=True))
-    if step.cap is not None:
-        traces.append(curve([n[0], n[-1]], [step.cap, step.cap], "their limit, −ln p_best", "b", dash=True))
-    return traces

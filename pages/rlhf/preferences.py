@@ -9,6 +9,7 @@ from pages._kit.charts import Panel, Sketch, axis, bars, chart, columns, lines, 
 from pages._kit.player import view
 
 SHOWN = 8  # words at either end of the ranking
+CLICKS = 6  # of yours, until it begins to learn; the core learns from two
 NARROW = 0.25  # width of the histogram's bars, in standard deviations
 
 
@@ -58,7 +59,7 @@ def draw_preferences(step: PreferencesStep, sketch: Sketch) -> None:
                 "me": "you",
                 "picks": step.picks,
                 "who": step.whose,
-                "fewest": 2,
+                "fewest": CLICKS,
             },
         )
         sketch.levels("loss", {"ln 2, a guess": math.log(2), "sure": 0.0})

@@ -12,8 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.foundations import real_model
 from core.foundations.base_model import FOLDER, from_folder
 from core.foundations.corpus import load_corpus
+from core.foundations.experiment import config_of
 from core.foundations.lesson import Ask, takeaways, verdict
 from core.foundations.recorder import Recorder, drain
 from core.foundations.turns import with_pauses, without_pauses
@@ -21,7 +23,7 @@ from core.kv_cache import BigConfig, GrowConfig, ShrinkConfig, big, grow, shrink
 from core.kv_cache.big import step_seconds, texts_that_fit, tokens_that_fit
 from core.kv_cache.cache import Growing, Rounded, Window, storage_bytes
 from core.kv_cache.costs import bytes_per_token, model_bytes_per_token, work
-from core.kv_cache.grow import SAME_TOKENS
+from core.kv_cache.grow import CACHE, RATE, SAME_TOKENS
 from core.kv_cache.lesson import LESSON
 from core.kv_cache.llama import llama_of, logits, pooled, rotate
 from core.kv_cache.poison import poison, tokens_of_word
@@ -385,6 +387,15 @@ def test_grow_ends_with_every_time_beside_its_floor():
         figure.expected and figure.measured and "roofline" in figure.source for figure in timed
     )
     assert figures[SAME_TOKENS].gap == 0
+
+
+def test_a_real_model_goes_through_the_same_code():
+    config = config_of(GrowConfig, {"model": real_model.NAME, "length": 2})
+    figures = figures_of(grow, config).figures
+    assert figures[SAME_TOKENS].measured == 2 and figures[CACHE].expected == pytest.approx(
+        13 * 2 * 30 * 3 * 64 * 4 / 1e3
+    )
+    assert RATE.of(passes="decode, 16 texts") in figures and RATE.of(passes="decode, 64 texts") not in figures
 
 
 def test_an_empty_prompt_writes():

@@ -21,7 +21,7 @@ from core.foundations.corpus import Corpus
 from core.foundations.figures import by_figure
 from core.foundations.turns import with_pauses, without_pauses
 from core.lora.adapter_file import files_of, read_adapter, wear
-from core.lora.spectrum import RANKS, Spectrum, held_by, singular_parts
+from core.lora.spectrum import RANKS, Spectrum, SpectrumConfig, held_by, singular_parts, spectrum
 from core.lora.sweep import FULL, SweepConfig, sweep
 from core.lora.text import FILE, LOSS, MERGED, OFF, REVERSED, SHARE, UNTRAINED, USUAL, WEIGHTS, TextConfig, text
 from core.lora.tuning import (
@@ -500,13 +500,20 @@ def test_memory_is_the_formulas_but_for_the_step_counters(swept):
         assert one.held.gradients == (one.held.adapters if one.rank else one.held.weights)
 
 
-def test_the_spectrum_is_the_changes(swept):
-    spectrum = [step.spectrum for step in swept if step.spectrum][-1]
-    assert isinstance(spectrum, Spectrum) and len(spectrum.change) == 192 and np.all(np.diff(spectrum.change) <= 0)
-    assert list(spectrum.held) == sorted(spectrum.held) and 0 < spectrum.held[0] < spectrum.held[-1] < 1
-    assert all(real > random for real, random in zip(spectrum.held, spectrum.random_held, strict=True))
-    assert spectrum.base_loss == swept[0].base_loss, "cut to nothing, the model is the base again"
-    assert spectrum.layers_loss < spectrum.base_loss and abs(spectrum.kept[-1] - 1) < abs(spectrum.kept[0] - 1)
+def test_the_spectrum_is_the_changes():
+    steps = list(spectrum(SpectrumConfig(steps=3, context=16, batch=1)))
+    found = [step.spectrum for step in steps if step.spectrum]
+    last = found[-1]
+    assert isinstance(last, Spectrum) and len(last.change) == 192 and np.all(np.diff(last.change) <= 0)
+    assert list(last.held) == sorted(last.held) and 0 < last.held[0] < last.held[-1] < 1
+    assert all(real > random for real, random in zip(last.held, last.random_held, strict=True))
+    assert last.layers_loss < last.base_loss and abs(last.kept[-1] - 1) < abs(last.kept[0] - 1)
+    assert [len(one.cut_loss) for one in found[-len(RANKS) - 1 :]] == [*range(1, len(RANKS) + 1), len(RANKS)]
+
+
+def test_a_spectrum_with_a_rate_too_high_says_so():
+    last = list(spectrum(SpectrumConfig(steps=6, context=16, learning_rate=1.0)))[-1]
+    assert last.diverged and "smaller learning rate" in last.doing and last.figures
 
 
 def test_the_same_seed_is_the_same_sweep(swept):

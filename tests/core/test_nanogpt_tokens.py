@@ -22,6 +22,7 @@ from core.nanogpt.tokens import (
     SAME,
     VOCABULARY,
     WORDS,
+    YOURS,
     BytePairs,
     TokensConfig,
     bits_per_byte,
@@ -186,3 +187,19 @@ def test_a_short_text_and_no_sentence_get_their_sentence():
 
 def test_a_part_of_a_character_is_shown_by_its_byte():
     assert [shown("é".encode()), shown(b"\xc3"), shown(b" the")] == ["é", "⟨C3⟩", " the"]
+
+
+def test_smollm2_cuts_the_sentence_too_and_loses_nothing():
+    config = TokensConfig(sentence="Zwölf 🐋 swim\n  at 11:45.", merges=5)
+    steps = list(tokens(config))
+    (real,) = [step.real for step in steps if step.real]
+    assert "".join(real).replace("⟨F0⟩", "").count("swim") == 1 and len(real) < len(config.sentence.encode())
+    assert {"1", "4", "5"} <= set(real)  # each digit is a token of its own
+    run = by_figure([result for step in steps for result in step.figures])
+    assert run[YOURS].expected == len(real) and run[YOURS].measured == len([step for step in steps if step.cut][-1].cut)
+
+
+def test_without_smollm2_the_run_ends_as_well(monkeypatch):
+    monkeypatch.setattr("core.foundations.real_model.installed", lambda: False)
+    steps = list(tokens(TokensConfig(merges=5)))
+    assert not any(step.real for step in steps) and YOURS not in {result.figure for result in steps[-1].figures}

@@ -27,9 +27,6 @@ from core.rlhf.best_of_n import (
     tilted,
 )
 from core.rlhf.dpo import (
-    BEST_KL,
-    BEST_KL_THREE,
-    CAP,
     FIRST_LOSS,
     GOLD,
     PROXY,
@@ -304,13 +301,9 @@ def test_a_run_starts_at_the_reference(steps):
     assert looks[0].after == first.before and looks[-1].path[-1][1] > 0
 
 
-def test_a_run_compares_with_the_formula(steps):
+def test_a_run_begins_at_ln_2(steps):
     figures = figures_of(steps)
     assert figures[FIRST_LOSS].expected == math.log(2) and abs(figures[FIRST_LOSS].gap) < 1e-6
-    cards, three = figures[BEST_KL], figures[BEST_KL_THREE]
-    assert cards.expected == three.expected == kl_formula(16)
-    assert abs(cards.gap) < 0.5 and three.measured < three.expected and three.figure.label == "computed"
-    assert three.measured <= figures[CAP].measured
 
 
 def test_the_same_seed_gives_the_same_run(steps):
@@ -323,7 +316,6 @@ def test_with_three_answers_dpo_ends_where_theory_says():
     figures = figures_of(dpo(DpoConfig(**SMALL | {"steps": 100}, answers="three", beta=1.0)))
     kl = figures[TARGET_KL]
     assert kl.expected > 0.02 and kl.measured == pytest.approx(kl.expected, rel=0.1)
-    assert BEST_KL not in figures
 
 
 def test_of_your_own_taste_nobody_knows_the_gold():

@@ -11,6 +11,7 @@ from core.rlhf.hacking import GOLD_END, PROXY_END
 from core.rlhf.lesson import LESSON, hacking_turn
 from core.rlhf.ppo import GOLD, PROXY
 from core.rlhf.preferences import NEW, SEEN, UNREAD
+from core.rlhf.sft import SAME, STOPS
 
 ASKS = [step for step in LESSON.steps if isinstance(step, Ask)]
 
@@ -22,19 +23,22 @@ def outcome_of(*results, config=None):
 @pytest.mark.parametrize(
     ("place", "results", "right"),
     [
-        (0, (NEW(55.0, 50.0), UNREAD(52.0, 55.0)), 0),
-        (0, (NEW(79.0, 50.0), UNREAD(52.0, 55.0)), 1),
-        (0, (NEW(95.0, 50.0), UNREAD(76.0, 95.0)), 2),
-        (1, (GOLD(0.2, 0.1),), 0),
-        (1, (GOLD(1.0, 0.1),), 1),
-        (1, (GOLD(2.1, 0.1),), 2),
-        (2, (GOLD_END(1.0, 1.1), PROXY_END(2.0, 1.5)), 0),
-        (2, (GOLD_END(0.4, 1.1), PROXY_END(4.0, 1.5)), 1),
-        (2, (GOLD_END(-4.7, 1.1), PROXY_END(6.9, 1.6)), 2),
-        (2, (PROXY_END(6.9, 1.6),), None),
-        (3, (SILENT(79.0, 8.0), RIGHT(98.0, 18.0)), 0),
-        (3, (SILENT(50.0, 8.0), RIGHT(98.0, 18.0)), 1),
-        (3, (SILENT(10.0, 8.0), RIGHT(98.0, 18.0)), 2),
+        (0, (SAME(0.0), STOPS(100.0, 0.0)), 0),
+        (0, (SAME(30.0), STOPS(100.0, 0.0)), 1),
+        (0, (SAME(90.0), STOPS(100.0, 0.0)), 2),
+        (1, (NEW(55.0, 50.0), UNREAD(52.0, 55.0)), 0),
+        (1, (NEW(79.0, 50.0), UNREAD(52.0, 55.0)), 1),
+        (1, (NEW(95.0, 50.0), UNREAD(76.0, 95.0)), 2),
+        (2, (GOLD(0.2, 0.1),), 0),
+        (2, (GOLD(1.0, 0.1),), 1),
+        (2, (GOLD(2.1, 0.1),), 2),
+        (3, (GOLD_END(1.0, 1.1), PROXY_END(2.0, 1.5)), 0),
+        (3, (GOLD_END(0.4, 1.1), PROXY_END(4.0, 1.5)), 1),
+        (3, (GOLD_END(-4.7, 1.1), PROXY_END(6.9, 1.6)), 2),
+        (3, (PROXY_END(6.9, 1.6),), None),
+        (4, (SILENT(79.0, 8.0), RIGHT(98.0, 18.0)), 0),
+        (4, (SILENT(50.0, 8.0), RIGHT(98.0, 18.0)), 1),
+        (4, (SILENT(10.0, 8.0), RIGHT(98.0, 18.0)), 2),
     ],
 )
 def test_the_figures_decide(place, results, right):
@@ -43,8 +47,8 @@ def test_the_figures_decide(place, results, right):
 
 
 def test_the_question_about_40_choices_runs_40():
-    assert ASKS[0].settings["asked"] == ASKS[1].settings["pairs"] == 40
-    assert all("40 choices" in asked.text for asked in ASKS[:2])
+    assert ASKS[1].settings["asked"] == ASKS[2].settings["pairs"] == 40
+    assert all("40 choices" in asked.text for asked in ASKS[1:3])
 
 
 def test_the_turn_is_only_claimed_where_it_happened():

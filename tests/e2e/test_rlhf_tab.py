@@ -29,11 +29,14 @@ def clicks(page, experiment="preferences"):
 def test_the_user_chooses_by_mouse_and_by_keyboard(tab):
     page, picture, status = tab("&run=preferences")
     note, cards = picture.locator(".viz-pairs .viz-note"), picture.locator(".viz-choice")
-    expect(note).to_contain_text("Click a card to choose yourself")
+    expect(note).to_contain_text("Click a card: after 6 clicks a model learns your taste")
     first = cards.nth(0).text_content()
     cards.nth(1).click()
-    expect(note).to_contain_text("You have chosen 1 of 40 times. 1 more")
+    expect(note).to_contain_text("You have chosen 1 of 40 times. 5 more")
     assert page.locator("#rlhf-preferences-rule-in").input_value() == "you" and cards.nth(0).text_content() != first
+    for _ in range(4):
+        cards.nth(0).click()
+    expect(note).to_contain_text("1 more, and the model begins to learn")
     cards.nth(0).click()
     expect(status).to_contain_text("of the choices when left out", timeout=60_000)
     assert cards.nth(0).evaluate("card => card === document.activeElement"), (
@@ -41,12 +44,12 @@ def test_the_user_chooses_by_mouse_and_by_keyboard(tab):
     )
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    expect(note).to_contain_text("You have chosen 4 of 40 times")
+    expect(note).to_contain_text("You have chosen 8 of 40 times")
     expect(status).to_contain_text("of the choices when left out", timeout=60_000)
-    assert clicks(page) == clicks(page, "dpo") == clicks(page, "ppo") == clicks(page, "hacking") == "baba"
+    assert clicks(page) == clicks(page, "dpo") == clicks(page, "ppo") == clicks(page, "hacking") == "baaaaaba"
     page.get_by_role("button", name="Take back the last choice").click()
-    expect(note).to_contain_text("You have chosen 3 of 40 times")
-    assert clicks(page) == "bab"
+    expect(note).to_contain_text("You have chosen 7 of 40 times")
+    assert clicks(page) == "baaaaab"
 
 
 def test_too_few_clicks_get_one_sentence_and_nothing_is_lost(tab):

@@ -41,7 +41,7 @@ export const mount = (place, spec) => {
     const both = data.picks[at] === "-" ? " (likes both the same here)" : "";
     const who = self
       ? `You have chosen ${sofar.length} of ${all} times.${more}`
-      : `A simulated person, ${data.who}, is choosing${both}. Click a card to choose yourself.`;
+      : `Click a card: after ${data.fewest} clicks a model learns your taste. Until then a simulated person, ${data.who}, is choosing${both}.`;
     if (sofar.length >= all) return `${who} There are no more pairs.`;
     return `${who} Pair ${at + 1}: which do you like better? Keys: ← and →.`;
   };
