@@ -125,7 +125,8 @@ class SlimBlocks(gr.Blocks):
         for described in info["named_endpoints"].values():
             for parameter in described["parameters"]:
                 parameter["label"] = parameter["parameter_name"]
-                parameter.pop("example_input", None)  # every parameter has a default, which stands in the examples
+                if parameter.get("parameter_default"):  # it stands in the examples; without one Gradio takes this
+                    parameter.pop("example_input", None)
                 if parameter.get("parameter_default", 0) is None:
                     parameter["python_type"]["description"] = "None: what suits the model"
             for value in (*described["parameters"], *described["returns"]):

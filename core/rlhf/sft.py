@@ -92,8 +92,21 @@ class SftConfig(Config):
         high=200,
         help="Answered before and after. A question out of the manual is never learned from.",
     )
+    model: str = setting(
+        "shipped",
+        "Model",
+        choices=MODELS,
+        help="SmolLM2 is a real, if small, language model, and has been taught to answer before.",
+        sets={real_model.NAME: {"steps": 8, "batch": 4, "learning_rate": 0.002, "control": False}},
+    )
     pairs: int = setting(
-        500, "Pairs", unit="pair", low=4, high=500, help="Questions with answers out of Python's own documentation."
+        500,
+        "Pairs",
+        unit="pair",
+        low=4,
+        high=500,
+        more=True,
+        help="Questions with answers out of Python's own documentation.",
     )
     steps: int = setting(
         40, "Steps", unit="step", low=1, high=2000, help="More steps learn the form, then the pairs by heart."
@@ -108,14 +121,6 @@ class SftConfig(Config):
         0.003, "Learning rate", low=1e-6, high=0.1, more=True, help="Higher makes each step larger."
     )
     batch: int = batch_field(16, high=64)
-    model: str = setting(
-        "shipped",
-        "Model",
-        choices=MODELS,
-        more=True,
-        help="SmolLM2 is a real, if small, language model, and has been taught to answer before.",
-        sets={real_model.NAME: {"steps": 8, "batch": 4, "learning_rate": 0.002, "control": False}},
-    )
     seed: int = seed_field()
 
 

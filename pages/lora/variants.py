@@ -6,6 +6,7 @@ from core.lora.variants import VARIANTS, VariantsConfig, VariantsStep
 from pages._kit.charts import Panel, Sketch, axis, bars, chart, curve, dots, lines, ranking, series
 from pages._kit.player import view
 
+LEFT = ("dora", "full")  # whose names stand left of their points: neighbors would cover each other
 COLOURS = {"lora": "b", "rslora": "c", "plus": "d", "dora": "e", "pissa": "a", "full": "level"}
 
 
@@ -48,7 +49,7 @@ def draw_variants(step: VariantsStep, sketch: Sketch) -> None:
 def trade(step: VariantsStep) -> list[dict[str, Any]]:
     """The base, the line on which nothing is forgotten, and each variant that has ended."""
     new, old = step.base
-    ends = [min([new - 0.1, *(one.new - 0.1 for one in step.ended)]), new + 0.1]
+    ends = [min([new - 0.1, *(one.new - 0.4 for one in step.ended)]), new + 0.1]
     traces = [
         dots([new], [old], "the base", "text", names=["base"]) | {"textposition": "bottom left"},
         curve(ends, [old, old], "nothing forgotten", "text", dash=True),
@@ -56,5 +57,5 @@ def trade(step: VariantsStep) -> list[dict[str, Any]]:
     for one in step.ended:
         name = VARIANTS[one.variant]
         trace = dots([one.new], [one.old], name, COLOURS[one.variant], names=[name])
-        traces.append(trace | {"textposition": "top right"})
+        traces.append(trace | {"textposition": "middle left" if one.variant in LEFT else "middle right"})
     return traces

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from core.rlhf import BestConfig, BestStep
+from core.rlhf.best_of_n import rungs
 from pages._kit.charts import Panel, Sketch, axis, chart, curve, dots
 from pages._kit.player import player, view
 
@@ -13,6 +14,9 @@ AMONG = axis("n, answers to choose from", "count")
 def best_panels(config: BestConfig) -> list[Panel]:
     reward = chart(AMONG, axis("reward gained", "standard deviations"), log_x=True, legend=True)
     distance = chart(AMONG, axis("KL to the reference", "nats"), log_x=True, legend=True)
+    for layout in (reward, distance):
+        ns = rungs(config.most_n)
+        layout["xaxis"] |= {"tickmode": "array", "tickvals": ns, "ticktext": [str(n) for n in ns]}
     points = "" if config.rule == "you" else " (in front: the rule's points)"
     views = [
         view("before", "text", f"The reference{points}", span=6, height=150),

@@ -13,22 +13,24 @@ NATS = axis("loss", "nats per token")
 
 def sft_panels(config: SftConfig) -> list[Panel]:
     steps = axis("optimizer step", "count", config.steps)
-    judged, learned = [series("held_out", "when the answer counts", "a", dots=True)], [series("loss", "answer", "a")]
+    judged, learned = [series("held_out", "answer", "a", dots=True)], [series("loss", "answer", "a")]
     if config.control:
-        judged.append(series("held_out_every", "when every token counts", "d", dots=True))
+        judged.append(series("held_out_every", "every token", "d", dots=True))
         learned.append(series("loss_of_every", "every token", "d"))
     losses = chart(axis("token", ""), axis("loss", "nats"), legend=True)
     losses["xaxis"] |= {"type": "category", "tickangle": -60}
+    losses["margin"] |= {"b": 92}
     film = [
         view("pair", "chips", "A pair it never learns from, cut into tokens: those with a frame count"),
-        view("losses", "plot", "How much each token surprises it", layout=losses, height=300),
+        view("losses", "plot", "How much each token surprises it", layout=losses, height=330),
     ]
     return [
         text("before", "Before: it goes on with your question", span=6),
         text("now", "Now: the same questions, none of them learned from", span=6),
         lines("stops", "Answers that it ends by itself", steps, axis("fraction", "of 1", 1.0),
               [series("stops", "stopped", "b", dots=True)], span=6, height=240),
-        lines("held_out", "Loss on answers it has never seen", steps, NATS, judged, span=6, height=240),
+        lines("held_out", "Loss on answers it has never seen, by what counted", steps, NATS, judged, span=6,
+              height=240),
         player("look", "Which tokens count", film, scrub="training step", rate=1, bar_before=1),
         lines("loss", "Training loss of each step, over the tokens that count", steps, NATS, learned, height=240),
     ]  # fmt: skip
