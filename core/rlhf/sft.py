@@ -210,10 +210,11 @@ class Student:
                 )
         return total / int((labels != IGNORED).sum())
 
-    @torch.no_grad()
-    def losses(self, example: Example) -> list[float]:
-        """The loss of each token after the first."""
-        return losses_of(self.model, *batched([example], everything=True))[0].tolist()
+
+@torch.no_grad()
+def surprises(model: Any, example: Example) -> list[float]:
+    """The loss of each token after the first, in nats."""
+    return losses_of(model, *batched([example], everything=True))[0].tolist()
 
 
 def with_adapter(model: Any, seed: int) -> Any:
@@ -291,16 +292,17 @@ def sft(config: SftConfig) -> Iterator[SftStep]:
     """The base answers; then it learns from pairs, and answers the same questions again."""
     base = yield from with_pauses(load_base(config.model), SftStep(0, doing=fetching_words(config.model)))
     school = School(config, base)
+    tokens = surprises(base.model, school.new[0])
+    pair = tokens_of(school, tokens, tokens)
+    yield SftStep(0, tokens=pair, doing="first it answers as it is, before it has learned anything")
     yield from enrolled(school)
     student, looks = school.students[0], school.extent.looks
-    yield SftStep(0, doing="it answers before it has learned anything")
     first, at_first = yield from with_pauses(school.answers(), SftStep(0))
     before = yield from with_pauses(student.judge(school.judged), SftStep(0))
-    tokens = student.losses(school.new[0])
     stops = sum(one.stopped for one in first) / len(first)
     yield SftStep(
         0, None, None, before, before if config.control else None, stops, at_first, at_first,
-        tokens=tokens_of(school, tokens, tokens), doing=f"before: {stops:.0%} of its answers stop by themselves",
+        doing=f"before: {stops:.0%} of its answers stop by themselves",
     )  # fmt: skip
     curves, now, given = [list[float]() for _ in school.students], [before], first
     for step in range(1, config.steps + 1):
@@ -319,7 +321,7 @@ def sft(config: SftConfig) -> Iterator[SftStep]:
                 now.append((yield from with_pauses(one.judge(school.judged), SftStep(step))))
             given, shown = yield from with_pauses(school.answers(), SftStep(step))
             stops = sum(one.stopped for one in given) / len(given)
-            looked = tokens_of(school, tokens, student.losses(school.new[0]))
+            looked = tokens_of(school, tokens, surprises(student.model, school.new[0]))
             yield SftStep(
                 step, None, None, now[0], now[-1] if config.control else None, stops, (), shown, looked,
                 doing=f"step {step}: {stops:.0%} of its answers stop by themselves",

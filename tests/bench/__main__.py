@@ -13,6 +13,7 @@ BENCHES = (
     "generation",
     "training",
     "lora",
+    "real_model",
     "nf4",
     "attention",
     "decode",

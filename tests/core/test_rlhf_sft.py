@@ -107,10 +107,10 @@ def test_it_learns_the_form_and_invents_the_rest():
 
 def test_before_training_both_columns_are_alike_and_an_answer_is_interrupted():
     steps = list(sft(SftConfig(**QUICK)))
-    first = next(step for step in steps if step.before)
-    assert all(token.before == token.now for token in first.tokens) and first.before == first.now
+    opening, first = steps[0], next(step for step in steps if step.before)
+    assert all(token.before == token.now for token in opening.tokens) and first.before == first.now
     assert first.before[0].question == "What does str.upper do?" and not first.before[0].stopped
-    assert "".join(token.text for token in first.tokens if token.counts).endswith(".⟨end⟩")
+    assert "".join(token.text for token in opening.tokens if token.counts).endswith(".⟨end⟩")
     last = [step for step in steps if step.tokens][-1]
     assert any(token.before != token.now for token in last.tokens)
 
