@@ -9,7 +9,7 @@ $$L = -\frac{1}{|a|} \sum_{t \in a} \ln p(x_t \mid x_{<t})$$
 Only the tokens of the answer $a$ count, its end mark included: the model will never have to write the question. In code
 the others get the label -100, which the loss ignores. It can also be computed over every token. Then its number is
 lower, since a question's words are easier to predict; whether the *answers* get better is another matter, so both are
-trained here on the same batches and judged by the answers alone.
+trained here on the same batches and evaluated on the answers alone.
 
 What does it learn? The form, within a few dozen steps: how an answer begins, how long it is, that it ends. What an
 answer should *say* has to come from pretraining (LIMA calls this the superficial alignment hypothesis). A model that is
@@ -18,7 +18,7 @@ wrongly.
 
 The small base is fine-tuned whole. SmolLM2 keeps its weights and gets a LoRA adapter by peft; it has been through SFT
 already, on other pairs, so it knows how to answer before we begin, at length; what it learns here is to be as short as
-the manual. Its run is shorter, and it is judged by 10 answers instead of 40.
+the manual. Its run is shorter, and it is evaluated on 10 answers instead of 40.
 
 Code -> paper: `batched` -> which tokens count, `Student.one_step` -> one step of SFT.
 Left out: several turns, packing many pairs into one window, people's own demonstrations (InstructGPT's labelers wrote
@@ -54,12 +54,12 @@ HELD_OUT = 40  # pairs nobody learns from
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is judged; a real model is judged by less, so that a run takes a minute at most."""
+    """How much is evaluated; a real model is evaluated on less, so that a run takes a minute at most."""
 
     answers: int = 10  # held-out questions that it answers at a look
-    judged: int = HELD_OUT  # held-out answers whose loss is measured
+    evaluated: int = HELD_OUT  # held-out answers whose loss is measured
     longest: int = 40  # tokens of an answer; who has not stopped by then is interrupted
-    looks: int = 4  # how often it is judged while it learns
+    looks: int = 4  # how often it is evaluated while it learns
     tokens_at_once: int = 12  # written in one unit of work
 
 
@@ -263,8 +263,8 @@ class School:
         self.students = list[Student]()
 
     @property
-    def judged(self) -> list[Example]:
-        return self.new[: self.extent.judged]
+    def evaluated(self) -> list[Example]:
+        return self.new[: self.extent.evaluated]
 
     @property
     def own(self) -> bool:
@@ -298,7 +298,7 @@ def sft(config: SftConfig) -> Iterator[SftStep]:
     yield from enrolled(school)
     student, looks = school.students[0], school.extent.looks
     first, at_first = yield from with_pauses(school.answers(), SftStep(0))
-    before = yield from with_pauses(student.judge(school.judged), SftStep(0))
+    before = yield from with_pauses(student.judge(school.evaluated), SftStep(0))
     stops = sum(one.stopped for one in first) / len(first)
     yield SftStep(
         0, None, None, before, before if config.control else None, stops, at_first, at_first,
@@ -318,7 +318,7 @@ def sft(config: SftConfig) -> Iterator[SftStep]:
         if step * looks // config.steps > (step - 1) * looks // config.steps:
             now = list[float]()
             for one in school.students:
-                now.append((yield from with_pauses(one.judge(school.judged), SftStep(step))))
+                now.append((yield from with_pauses(one.judge(school.evaluated), SftStep(step))))
             given, shown = yield from with_pauses(school.answers(), SftStep(step))
             stops = sum(one.stopped for one in given) / len(given)
             looked = tokens_of(school, tokens, surprises(student.model, school.new[0]))

@@ -129,22 +129,22 @@ def test_bad_input_gets_one_sentence_and_keeps_everything(open_tab, topic, exper
 def test_clicks_teach_the_model_and_go_from_one_experiment_to_the_next(open_tab):
     page, tab = open_tab("rlhf", "preferences", "&steps=10")
     clicks = page.locator("#rlhf-preferences-clicks-in")
-    for number, letter in enumerate("abba", 1):
+    for number, letter in enumerate("abbaab", 1):
         tab.locator(f'.viz-scene:not([hidden]) .viz-choice[data-name="{letter}"]').click()
-        expect(clicks).to_have_value("abba"[:number])
+        expect(clicks).to_have_value("abbaab"[:number])
     expect(page.locator("#rlhf-preferences-rule-in")).to_have_value("you")
-    expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 4 of")
+    expect(tab.locator(".viz-scene:not([hidden]) .viz-note")).to_contain_text("You have chosen 6 of")
     expect(tab.locator(".viz-scene:not([hidden]) .viz-strip")).to_contain_text(
         "0.6931", timeout=60_000
     )  # the first loss, ln 2
     ended(tab)
     tab.locator(".viz-scene:not([hidden]) .viz-choice").first.focus()
     page.keyboard.press("ArrowRight")
-    expect(clicks).to_have_value("abbab")
+    expect(clicks).to_have_value("abbaabb")
     press(tab, "Take back the last choice")
-    expect(clicks).to_have_value("abba")
+    expect(clicks).to_have_value("abbaab")
     tab.locator('.viz-card[data-name="ppo"]').click()
-    expect(page.locator("#rlhf-ppo-clicks-in")).to_have_value("abba")
+    expect(page.locator("#rlhf-ppo-clicks-in")).to_have_value("abbaab")
     expect(page.locator("#rlhf-ppo-rule-in")).to_have_value("you")
 
 
