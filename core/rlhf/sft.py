@@ -222,9 +222,13 @@ def with_adapter(model: Any, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     plan = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=list(ADAPTED), lora_dropout=0.0)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return get_peft_model(model, plan)
+    adapted: Any = get_peft_model(model, plan)
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():  # peft's own start for A, from our generator
+        for name, weight in adapted.named_parameters():
+            if "lora_A" in name:
+                weight.copy_((2 * torch.rand(weight.shape, generator=rng) - 1) * weight.shape[1] ** -0.5)
+    return adapted
 
 
 def answer(base: Base, model: Any, question: str, extent: Extent) -> Generator[None, None, Answered]:

@@ -22,15 +22,15 @@ def sft_panels(config: SftConfig) -> list[Panel]:
     losses["margin"] |= {"b": 92}
     film = [
         view("pair", "chips", "A pair it never learns from, cut into tokens: those with a frame count"),
-        view("losses", "plot", "How much each token surprises it", layout=losses, height=330),
+        view("losses", "plot", "How much each token surprises it", layout=losses, height=245),
     ]
     return [
-        text("before", "Before: it goes on with your question", span=6),
-        text("now", "Now: the same questions, none of them learned from", span=6),
+        text("before", "Before: it goes on with your question", span=6, height=150),
+        text("now", "Now: the same questions, none of them learned from", span=6, height=150),
         lines("stops", "Answers that it ends by itself", steps, axis("fraction", "of 1", 1.0),
-              [series("stops", "stopped", "b", dots=True)], span=6, height=240),
+              [series("stops", "stopped", "b", dots=True)], span=6, height=185),
         lines("held_out", "Loss on answers it has never seen, by what counted", steps, NATS, judged, span=6,
-              height=240),
+              height=185),
         player("look", "Which tokens count", film, scrub="training step", rate=1, bar_before=1),
         lines("loss", "Training loss of each step, over the tokens that count", steps, NATS, learned, height=240),
     ]  # fmt: skip
